@@ -1,0 +1,34 @@
+# Trimtab: `make demo` and `make test` do everything, set-up included.
+SHELL := /bin/bash
+PY := .venv/bin/python
+export PYTHONDONTWRITEBYTECODE := 1
+
+.PHONY: setup demo test check ci proto planted clean
+
+setup: .venv/ready  ## the virtual environment, locked and hashed
+
+.venv/ready: requirements/dev.txt pyproject.toml
+	@bash deploy/setup.sh
+
+demo: setup  ## the main job on real data, embedded; EXIT=1 ends instead of leaving the pages running
+	@$(PY) -m services demo $(if $(EXIT),--exit,)
+
+test: setup  ## the tests; what needs a part that is missing is skipped with its reason
+	$(PY) -m pytest -n 2 tests
+
+check: setup  ## lint, types, walls
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+planted: setup  ## plant bugs, each must turn a test red
+	$(PY) tests/planted.py
+
+proto: setup  ## regenerate the contracts' code
+	$(PY) deploy/generate_proto.py
+
+ci:  ## what CI runs: install, check, test with every part required
+	bash deploy/ci.sh
+
+clean:
+	rm -rf .venv var build dist *.egg-info

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Makes .venv from the locked, hashed requirements: with uv where it is present, else with venv and pip.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "trimtab needs Python 3.11 or newer; $python is $("$python" -V 2>&1)" >&2; exit 1; }
+echo "setting up .venv (once; locked versions, checked hashes) ..."
+if command -v uv >/dev/null 2>&1; then
+  uv venv --quiet --allow-existing --python "$python" .venv
+  uv pip install --python .venv --compile-bytecode --require-hashes -r requirements/dev.txt
+else
+  "$python" -c 'import ensurepip, venv' 2>/dev/null || { echo "this Python has no venv: apt-get install python3-venv" >&2; exit 1; }
+  "$python" -m venv .venv
+  .venv/bin/python -m pip install --progress-bar on --disable-pip-version-check --require-hashes -r requirements/dev.txt
+fi
+touch .venv/ready
