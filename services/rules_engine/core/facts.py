@@ -74,8 +74,8 @@ class Facts:
         fit = ~(late | ahead | huge)
         accepted = np.zeros(len(body), np.bool_)
         accepted[fit], conflicts = self.seen.accept(batch.event_id[fit], body[fit], stamp)
-        for name, n in (("late", late.sum()), ("ahead", ahead.sum()), ("huge", huge.sum()), ("conflicting", conflicts), ("duplicate", fit.sum() - accepted.sum()), ("accepted", accepted.sum())):
-            self.counts[name] += int(n)
+        self.counts.update(late=int(late.sum()), ahead=int(ahead.sum()), huge=int(huge.sum()), conflicting=conflicts)
+        self.counts.update(duplicate=int(fit.sum() - accepted.sum()), accepted=int(accepted.sum()))
         if not accepted.any():
             return []
         entity = rows[batch.entity]
