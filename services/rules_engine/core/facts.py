@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
@@ -144,10 +145,13 @@ class Facts:
             batch.attribute_event.tolist(), batch.attribute_name.tolist(), batch.attribute_text.tolist(), batch.attribute_number.tolist(), strict=True
         ):
             if accepted[event]:
-                known = self.attributes.setdefault(batch.names[name], {})
-                row, when = int(entity[event]), int(occurred[event])
-                if row not in known or known[row][0] <= when:
-                    known[row] = (when, batch.texts[text - 1] if text else number)
+                self.describe(batch.names[name], int(entity[event]), int(occurred[event]), batch.texts[text - 1] if text else number)
+
+    def describe(self, name: str, row: int, when: int, value: str | int) -> None:
+        """The latest value wins, of two at one instant the later in the log."""
+        known = self.attributes.setdefault(name, {})
+        if row not in known or known[row][0] <= when:
+            known[row] = (when, value)
 
     def attribute(self, name: str, row: int) -> str | int | None:
         """The last known value, or None where it was never seen."""
@@ -157,3 +161,18 @@ class Facts:
     def take_dirty(self) -> I64:
         parts, self.dirty = self.dirty, []
         return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+
+    def canonical(self) -> list[Any]:
+        """The facts by path, in order of the path: neither row order nor array sizes show."""
+        path, slots = self.entities.path, sorted(self.slot.items())
+        live = sorted((path[r], r) for r in range(len(path)))
+        sums = [[key, [[p, [[s, int(w.sums[r, i])] for s, i in slots if r < len(w.sums) and i < w.sums.shape[1] and w.sums[r, i]]] for p, r in live]]
+                for key, w in sorted(self.windows.windows.items())]  # fmt: skip
+        return [
+            [[p, int(self.entities.first_event[r])] for p, r in live],
+            sums,
+            blake2b(b"".join(x if isinstance(x, bytes) else str(x).encode() for x in self.seen.canonical()), digest_size=16).hexdigest(),
+            [[name, sorted([path[r], when, value] for r, (when, value) in known.items())] for name, known in sorted(self.attributes.items())],
+            sorted([source, path[account], when] for (source, account), when in self.newest.items()),
+            sorted([list(key[:2]), [path[r] for r in s.rows.tolist()], s.as_of, s.value] for key, s in self.snapshots.items()),
+        ]

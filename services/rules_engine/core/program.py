@@ -193,6 +193,7 @@ class Program:
     panes: tuple[tuple[int, int], ...]  # (window width, pane width), microseconds
     interval: int  # microseconds between boundaries
     coefficients: tuple[tuple[str, tuple[float, ...]], ...]  # of the evidence, as computed at activation
+    offsets: tuple[tuple[int, int], ...] = ()  # the zone's rules: (from, offset from UTC), microseconds; none is UTC
     semantics: int = SEMANTICS
     source: str = ""  # the rule's text as written; not part of the version
 

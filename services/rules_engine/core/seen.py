@@ -1,8 +1,8 @@
 """Which events have counted: 128-bit ids in two vectorized hash tables, each one horizon of engine time long.
 
-        period p-1            period p             period p+1
-    |------ table A ------|------ table B ------|------ table A (emptied) ...
-    an id is known from its arrival until the period after its own ends, so a look-up costs two probes and no late duplicate can count.
+    period p-1            period p             period p+1
+|------ table A ------|------ table B ------|------ table A (emptied) ...
+an id is known from its arrival until the period after its own ends, so a look-up costs two probes and no late duplicate can count.
 """
 
 from __future__ import annotations

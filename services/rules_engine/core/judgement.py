@@ -1,0 +1,344 @@
+"""One boundary: the truth of every rule for every object that may have changed, the guards' answers, the order of admission."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from services.kernel.decision import Decision, Reading, Verdict
+from services.kernel.entity import LEVELS
+from services.kernel.record import I64
+from services.rules_engine.core.claims import Strength
+from services.rules_engine.core.guard import Circumstance
+from services.rules_engine.core.history import Past
+from services.rules_engine.core.lifecycle import Life
+from services.rules_engine.core.program import Compare, Condition, Measure, Program
+from services.rules_engine.core.propose import propose
+from services.rules_engine.core.running import Running, Subject
+from services.rules_engine.core.truth import FALSE, LARGEST_SUM, TRUE, WORDS, Bools, Judge, Truth, both, comparisons, inside
+
+if TYPE_CHECKING:
+    from services.rules_engine.core.workspace import Workspace
+
+DAY = 86_400_000_000
+PLAIN = 1_000_000  # the denominator of a plain amount
+OUTRANKED = Verdict("outranked", "outranked")
+NOTHING_TO_MOVE = Verdict("proposal", "nothing_to_move")
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An object whose condition holds and whose guards all agreed."""
+
+    rule: Running
+    subject: Subject
+    path: str
+    life: Life
+    verdicts: tuple[Verdict, ...]
+    evidence: int | None
+
+    @property
+    def order(self) -> tuple[int, bool, int, bytes, str, str]:
+        """Priority first, then the strongest evidence (none last), then path and rule."""
+        e = self.evidence
+        return self.rule.program.priority, e is None, -(e or 0), self.path.encode(), self.rule.program.rule, self.rule.mode
+
+
+class View:
+    """What one rule may read at one boundary."""
+
+    def __init__(self, workspace: Workspace, rule: Running, now: int) -> None:
+        self.workspace, self.rule, self.now, self.facts = workspace, rule, now, workspace.facts
+        self._targets: dict[tuple[str, int], int | None] = {}
+
+    def sums(self, measure: Measure, window: int, rows: I64) -> tuple[I64, Bools]:
+        table = self._table(window)
+        slot = self.facts.slot.get((measure.source, measure.name))
+        sums = self._column(table, slot, rows)
+        unknown = (sums < 0) | (sums > LARGEST_SUM)
+        if "@" in measure.name:
+            for other in self._other_currencies(measure):
+                unknown |= self._column(table, other, rows) != 0
+        return sums, unknown
+
+    def _table(self, window: int) -> I64:
+        if window == 0:
+            return self.rule.since.sums
+        pane = dict(self.rule.program.panes)[window]
+        return self.facts.windows.windows[window, pane].sums
+
+    @staticmethod
+    def _column(table: I64, slot: int | None, rows: I64) -> I64:
+        out = np.zeros(len(rows), np.int64)
+        if slot is not None and slot < table.shape[1]:
+            inside = rows < len(table)
+            out[inside] = table[rows[inside], slot]
+        return out
+
+    def _other_currencies(self, measure: Measure) -> list[int]:
+        base = measure.name.partition("@")[0] + "@"
+        return [i for (source, name), i in self.facts.slot.items() if source == measure.source and name.startswith(base) and name != measure.name]
+
+    def target(self, name: str, row: int) -> int | None:
+        key = (name, row)
+        if key not in self._targets:
+            self._targets[key] = self._resolve(name, row)
+        return self._targets[key]
+
+    def _resolve(self, name: str, row: int) -> int | None:
+        """The deepest valid target on the row's lineage wins, then the later record."""
+        path = self.facts.entities.path[row]
+        best: tuple[int, int, int] | None = None
+        for order, t in enumerate(self.workspace.targets.get(name, ())):
+            if t.valid_from > self.now or (t.valid_until and t.valid_until <= self.now):
+                continue
+            if t.path and path != t.path and not path.startswith(t.path + "/"):
+                continue
+            depth = t.path.count("/") + 1 if t.path else 0
+            if best is None or (depth, order) >= best[:2]:
+                best = depth, order, t.amount
+        return None if best is None else best[2]
+
+    def attribute(self, name: str, row: int) -> str | int | None:
+        return self.facts.attribute(name, row)
+
+    def past(self, measure: Measure, row: int) -> Past:
+        slot = self.facts.slot.get((measure.source, measure.name))
+        if slot is None:
+            return Past(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        return self.facts.history.since(row, slot, int(self.rule.since.start[row]))
+
+    def spend_per_day(self, row: int) -> int:
+        """What the object spent over the last 24 hours, micro-units of the account's currency."""
+        slot = self.facts.slot.get((self.rule.program.platform, f"spend@{self.rule.program.currency}"))
+        if slot is None:
+            return 0
+        past = self.facts.history.since(row, slot, np.iinfo(np.int64).min)
+        return int(past.amount[past.landing >= self.now - DAY].sum())
+
+
+class Judgement:
+    """Reads a workspace at one boundary; changes only the lives of its rules and, on admission, what is in flight."""
+
+    def __init__(self, workspace: Workspace, now: int) -> None:
+        self.workspace, self.now = workspace, now
+
+    # -- truth and lifecycle -----------------------------------------------------------------------------------------
+
+    def judge(self, rule: Running, dirty: I64) -> tuple[list[Decision], list[Candidate]]:
+        """What the rule tells at once (refused, cleared) and what it wishes to do."""
+        program, view = rule.program, View(self.workspace, rule, self.now)
+        rule.since.room(len(self.workspace.facts.entities), len(self.workspace.facts.slot))
+        judge = Judge(program.metrics, view)
+        subjects, eligible, when, clear = self._pairs(rule, judge) if program.pair else self._rows(rule, judge, dirty)
+        rule.new = False
+        told: list[Decision] = []
+        candidates: list[Candidate] = []
+        for i, subject in subjects:
+            life = rule.lives.get(subject)
+            if life is None:
+                life = rule.lives[subject] = Life()
+            if life.advance(bool(eligible[i]), int(when[i]), None if clear is None else int(clear[i]), program.hold, self.now):
+                told.append(self._decision(rule, judge, subject, "cleared", (), None))
+            elif life.asks(int(when[i])) and eligible[i]:
+                refused, candidate = self._ask(rule, judge, view, subject, life)
+                told += refused
+                candidates += candidate
+            if life.idle:
+                del rule.lives[subject]
+        return told, candidates
+
+    def _rows(self, rule: Running, judge: Judge, dirty: I64) -> tuple[list[tuple[int, Subject]], Bools, Truth, Truth | None]:
+        program, workspace = rule.program, self.workspace
+        if rule.new:
+            rows = workspace.rows_at(program.depth)
+        else:
+            alive = np.array([s[0] for s in rule.lives], np.int64)
+            rows = workspace.existing(np.unique(np.concatenate([dirty, alive])), program.depth)
+        when = judge.truth(program.when, rows)
+        eligible = (judge.truth(program.where, rows) == TRUE) & (judge.truth(program.unless, rows, absent=FALSE) != TRUE)
+        clear = None if program.clear is None else judge.truth(program.clear, rows)
+        moving = eligible & (when == TRUE)
+        subjects: list[tuple[int, Subject]] = [(i, (r,)) for i, r in enumerate(rows.tolist()) if moving[i] or (r,) in rule.lives]
+        return subjects, eligible, when, clear
+
+    def _pairs(self, rule: Running, judge: Judge) -> tuple[list[tuple[int, Subject]], Bools, Truth, Truth | None]:
+        """Every ordered pair under one ancestor whose two conditions may hold, and every pair that is alive."""
+        program, e = rule.program, self.workspace.facts.entities
+        assert program.pair is not None
+        rows = self.workspace.rows_at(program.depth)
+        giver, taker = judge.truth(program.when, rows), judge.truth(program.pair.to, rows)
+        fits = (judge.truth(program.where, rows) == TRUE) & (judge.truth(program.unless, rows, absent=FALSE) != TRUE)
+        wish = None if program.clear is None else judge.truth(program.clear, rows)
+        at = {r: i for i, r in enumerate(rows.tolist())}
+        givers, takers = (rows[fits & (t == TRUE)].tolist() for t in (giver, taker))
+        alive = [s for s in rule.lives if s[0] in at and s[1] in at]
+        pairs = sorted({(a, b) for a in givers for b in takers if a != b and e.lineage[a, program.pair.within] == e.lineage[b, program.pair.within]} | {*alive})
+        first, second = ([at[p[side]] for p in pairs] for side in (0, 1))
+        same = np.array([self._same(program, judge, a, b) for a, b in pairs], np.bool_)
+        when = both([giver[first], taker[second]])
+        return list(enumerate(pairs)), fits[first] & fits[second] & same, when, None if wish is None else wish[first]
+
+    @staticmethod
+    def _same(program: Program, judge: Judge, a: int, b: int) -> bool:
+        """Both share every attribute named; one never seen is unknown, and unknown never acts."""
+        assert program.pair is not None
+        known = [(judge.view.attribute(name, a), judge.view.attribute(name, b)) for name in program.pair.same]
+        return all(x is not None and x == y for x, y in known)
+
+    # -- guards ------------------------------------------------------------------------------------------------------
+
+    def _ask(self, rule: Running, judge: Judge, view: View, subject: Subject, life: Life) -> tuple[list[Decision], list[Candidate]]:
+        verdicts, evidence = self._verdicts(rule, judge, view, subject, life)
+        path = self._path(subject)
+        if any(v.refusal for v in verdicts):
+            return self._refuse(rule, judge, subject, life, verdicts, evidence), []
+        return [], [Candidate(rule, subject, path, life, verdicts, evidence)]
+
+    def _refuse(self, rule: Running, judge: Judge, subject: Subject, life: Life, verdicts: tuple[Verdict, ...], evidence: int | None) -> list[Decision]:
+        refusals = tuple(v.guard for v in verdicts if v.refusal)
+        if refusals == life.emitted:
+            return []
+        life.emitted = refusals
+        return [self._decision(rule, judge, subject, "refused", verdicts, evidence)]
+
+    def _verdicts(self, rule: Running, judge: Judge, view: View, subject: Subject, life: Life) -> tuple[tuple[Verdict, ...], int | None]:
+        """Every guard's answer, of both objects of a pair: the one that refuses is recorded."""
+        sides = [self._circumstance(rule, judge, view, subject, side) for side in range(len(subject))]
+        life.wake = self._wake(rule, sides)
+        known = [c.evidence for c in sides]
+        weakest = None if None in known else min(e for e in known if e is not None)
+        sides = [replace(c, evidence=weakest) for c in sides]
+        verdicts = []
+        for asked in rule.program.guards:
+            answers = [self.workspace.guards[asked.guard].ask(asked, c) for c in sides]
+            verdicts.append(next((a for a in answers if a.refusal), answers[0]))
+        return tuple(verdicts), weakest
+
+    def _circumstance(self, rule: Running, judge: Judge, view: View, subject: Subject, side: int) -> Circumstance:
+        program, facts, row = rule.program, self.workspace.facts, subject[side]
+        strength = rule.weighers[side].weigh(judge, view, row, self.now) if rule.weighers[side].claims else None
+        account = int(facts.entities.lineage[row, 1])
+        heard = [(facts.newest.get((source, account), 0), source) for source in rule.sources]
+        freshest, stalest = min(heard) if heard else (self.now, "")
+        changed = self.workspace.changed.get(row)
+        status = view.attribute("status", row)
+        minimums = []
+        for m in program.minimums:
+            least, unknown = view.sums(program.metrics[m.metric].numerator, rule.sample_window, np.array([row], np.int64))
+            minimums.append(None if unknown[0] else int(least[0]))
+        return Circumstance(
+            program, facts.entities.path[row], self.now, int(rule.since.start[row]), int(facts.entities.first_event[row]), tuple(minimums),
+            None if strength is None else strength.log_e, rule.weighers[side].needed, () if strength is None else self._totals(strength),
+            freshest, stalest, changed.when if changed else 0, changed.by if changed else "", status if isinstance(status, str) else "",
+            self._survivors(row),
+        )  # fmt: skip
+
+    @staticmethod
+    def _totals(strength: Strength) -> tuple[tuple[str, int | str], ...]:
+        return (("metric", strength.claim.metric.name), *strength.totals)
+
+    def _survivors(self, row: int) -> dict[str, int]:
+        """Per level above: siblings of the row's own level with status known active and no pausing action in flight."""
+        e, facts = self.workspace.facts.entities, self.workspace.facts
+        depth = int(e.depth[row])
+        active = [r for r, (_, value) in facts.attributes.get("status", {}).items() if value == "active" and r != row and e.depth[r] == depth]
+        staying = [r for r in active if not self._pausing(e.path[r])]
+        return {LEVELS[d]: sum(1 for r in staying if e.lineage[r, d] == e.lineage[row, d]) for d in range(depth)}
+
+    def _pausing(self, path: str) -> bool:
+        held = self.workspace.held.get(path)
+        return held is not None and self.workspace.flights[held].rule.program.action.kind == "pause"
+
+    def _wake(self, rule: Running, sides: list[Circumstance]) -> int:
+        """The next instant at which a guard that compares now with a known instant plus one of its durations may answer differently."""
+        instants = {t for c in sides for t in (c.since, c.first_event, c.freshest, c.changed_at)}
+        durations = {v for a in rule.program.guards for _, v in a.parameters if isinstance(v, int)}
+        return min((t for i in instants for d in durations for t in (i + d, i + d + 1) if t > self.now), default=0)
+
+    def turning(self, rule: Running, subject: Subject, instants: I64) -> int:
+        """The index of the first instant at which ageing evidence may turn the confidence verdict that stood at the instant before, or -1."""
+        view = View(self.workspace, rule, self.now)
+        judge = Judge(rule.program.metrics, view)
+        for side, row in enumerate(subject):
+            weigher = rule.weighers[side]
+            if not weigher.ages:
+                continue
+            before = np.concatenate([instants[:1] - self.workspace.interval, instants])
+            log_e = weigher.curve(judge, view, row, before)
+            opens = log_e >= weigher.needed
+            near = np.abs(log_e - weigher.needed) < 1000  # micro-nats: far more than the curve can be wrong
+            turns = np.flatnonzero((opens[1:] != opens[:-1]) | near[1:])
+            if len(turns):
+                return int(turns[0])
+        return -1
+
+    # -- admission ---------------------------------------------------------------------------------------------------
+
+    def admit(self, candidates: list[Candidate]) -> list[Decision]:
+        """One by one, each counting at once for those after it."""
+        decisions: list[Decision] = []
+        launched = False
+        for c in sorted(candidates, key=lambda c: c.order):
+            view = View(self.workspace, c.rule, self.now)
+            judge = Judge(c.rule.program.metrics, view)
+            held = any(path in self.workspace.held for path in c.path.split("|"))
+            if held or (launched and any(v.refusal for v in self._verdicts(c.rule, judge, view, c.subject, c.life)[0])):
+                decisions += self._refuse(c.rule, judge, c.subject, c.life, (*c.verdicts, OUTRANKED), c.evidence)
+                continue
+            action = propose(c.rule.program, c.path, c.subject, view)
+            if action is None:
+                decisions += self._refuse(c.rule, judge, c.subject, c.life, (*c.verdicts, NOTHING_TO_MOVE), c.evidence)
+                continue
+            decision = self._decision(c.rule, judge, c.subject, "fired", c.verdicts, c.evidence, action)
+            decisions.append(decision)
+            c.life.emitted = ()
+            if c.rule.mode == "active":
+                self.workspace.launch(decision, c.rule, c.subject, c.life)
+                launched = True
+            else:
+                c.life.spent = True
+        return decisions
+
+    # -- words and figures -------------------------------------------------------------------------------------------
+
+    def _path(self, subject: Subject) -> str:
+        return "|".join(self.workspace.facts.entities.path[row] for row in subject)
+
+    def _decision(
+        self, rule: Running, judge: Judge, subject: Subject, kind: str, verdicts: tuple[Verdict, ...], evidence: int | None, action: str = ""
+    ) -> Decision:
+        program, w = rule.program, self.workspace
+        conditions: list[Condition] = [program.when] + ([program.pair.to] if program.pair else [])
+        readings = tuple(self._reading(program, judge, c, row) for condition, row in zip(conditions, subject, strict=True) for c in comparisons(condition))
+        valid_until = self.now + program.valid_for if kind == "fired" else 0
+        return Decision(
+            w.name, program.rule, rule.version, self._path(subject), self.now // w.interval, self.now, kind, rule.mode, action, readings, verdicts,
+            evidence, valid_until, w.simulated,
+        )  # fmt: skip
+
+    @staticmethod
+    def _reading(program: Program, judge: Judge, compare: Compare, row: int) -> Reading:
+        truth = WORDS[judge.exactly(compare, row)]
+        refs = inside(compare.left) + inside(compare.right)
+        other = judge.value(compare.right if inside(compare.left) else compare.left, row)
+        threshold = round(other * 1_000_000_000) if isinstance(other, Fraction) else 0
+        if not refs:
+            return Reading(compare.text, "", "", 0, 0, threshold, truth)
+        metric = program.metrics[refs[0].metric]
+        n, d = judge.totals(metric, refs[0].window, row)
+        below = 0 if metric.denominator is None else (d or 0)
+        return Reading(compare.text, metric.name, window_text(refs[0].window), (n or 0) * metric.factor, below, threshold, truth)
+
+
+def window_text(width: int) -> str:
+    """since change, 24h, 7d, 90m."""
+    if width == 0:
+        return "since change"
+    for unit, letter in ((DAY, "d"), (3_600_000_000, "h"), (60_000_000, "m")):
+        if width % unit == 0 and (letter != "d" or width > DAY):
+            return f"{width // unit}{letter}"
+    return f"{width // 1_000_000}s"

@@ -1,0 +1,60 @@
+"""The life of a (rule, object).
+
+      when            for elapsed            guards agree, admitted          terminal record or deadline
+idle ------> pending ------------> on ------------------------------> waiting -------------------------+
+ ^              | not true          |  ^  refusals change: refused                                      |
+ +--------------+                   |  +---- held, expired, cancelled: the cause is not spent ----------+
+ ^                                  |  +---- verified, rejected, failed, unknown: spent until `when` is not true
+ +------- clear (or when is false): cleared
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from services.rules_engine.core.truth import FALSE, TRUE
+
+SPENDING = ("verified", "rejected", "failed", "unknown")
+TERMINAL = (*SPENDING, "held", "expired", "cancelled")
+
+
+@dataclass(slots=True)
+class Life:
+    since: int = -1  # pending since this boundary's instant
+    on: bool = False
+    spent: bool = False
+    flight: str = ""  # the decision that is waited for
+    emitted: tuple[str, ...] | None = None  # the last emitted refusals; () after firing, None when nothing was emitted
+    wake: int = 0  # the next instant at which a guard may answer differently, 0 for none
+
+    @property
+    def idle(self) -> bool:
+        return not self.on and self.since < 0 and not self.flight
+
+    def advance(self, eligible: bool, when: int, clear: int | None, hold: int, now: int) -> bool:
+        """Moves on by one boundary; returns whether it turned off after having told somebody something."""
+        self.wake = 0
+        if when != TRUE or not eligible:
+            self.spent = False
+        if not self.on:
+            self._wait(eligible and when == TRUE, hold, now)
+            return False
+        if eligible and not (clear == TRUE if clear is not None else when == FALSE):
+            return False
+        told = self.emitted is not None and not self.flight
+        self.on, self.since, self.emitted = False, -1, None
+        return told
+
+    def _wait(self, true: bool, hold: int, now: int) -> None:
+        if not true:
+            self.since = -1
+            return
+        if self.since < 0:
+            self.since = now
+        self.on = now - self.since >= hold
+
+    def asks(self, when: int) -> bool:
+        return self.on and when == TRUE and not self.spent and not self.flight
+
+    def canonical(self) -> list[object]:
+        return [self.since, self.on, self.spent, self.flight, self.emitted]

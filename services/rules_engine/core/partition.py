@@ -1,0 +1,72 @@
+"""One partition of the log, folded in order: step(records) -> decisions, and nothing else goes in or comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+from services.kernel.decision import Decision
+from services.kernel.record import Activation, Clock, EventBatch, Skip, Stamped, Tick
+from services.rules_engine.core.demand import Demand
+from services.rules_engine.core.guard import Guard
+from services.rules_engine.core.program import canonical
+from services.rules_engine.core.workspace import Workspace
+
+
+class Partition:
+    """`now` is engine time: the largest stamp so far. Workspaces are independent of one another."""
+
+    def __init__(self, guards: dict[str, Guard], demand: Demand | None = None) -> None:
+        self.guards, self.demand = guards, demand or Demand()
+        self.workspaces: dict[str, Workspace] = {}
+        self.now, self.offset, self.simulated = 0, 0, False
+
+    def step(self, records: Sequence[Stamped]) -> list[Decision]:
+        """The decisions that these records bring about, in order of (boundary, workspace, admission) as time reaches them."""
+        decisions: list[Decision] = []
+        for stamped in records:
+            self.now = max(self.now, stamped.stamp)
+            for name in sorted(self.workspaces):
+                decisions += self.workspaces[name].advance(self.now)
+            self._apply(stamped)
+            self.offset = stamped.offset + 1
+        return decisions
+
+    def _apply(self, stamped: Stamped) -> None:
+        record = stamped.record
+        match record:
+            case Tick() | Skip():
+                return
+            case Clock():
+                self.simulated = record.simulated
+            case _:
+                self._workspace(record.workspace).apply(self.now, record)
+
+    def _workspace(self, name: str) -> Workspace:
+        if name not in self.workspaces:
+            self.workspaces[name] = Workspace(name, self.guards, self.demand, self.simulated)
+        return self.workspaces[name]
+
+    def lacks(self, record: object) -> Demand | None:
+        """The demand to rebuild with before this activation is fed, or None where all it needs is kept."""
+        if not isinstance(record, Activation) or record.state == "retired":
+            return None
+        wider = self.demand.with_program(record.program)
+        return None if wider == self.demand else wider
+
+    def digest(self) -> str:
+        """A hash of the state, free of layout: neither row order nor array sizes show."""
+        state = [self.now, self.simulated, [[name, self.workspaces[name].canonical()] for name in sorted(self.workspaces)]]
+        return blake2b(canonical(state).encode(), digest_size=16).hexdigest()
+
+
+def demand_of(records: Sequence[Stamped]) -> Demand:
+    """What every activation of a stretch of log asks for."""
+    demand = Demand()
+    for stamped in records:
+        if isinstance(stamped.record, Activation) and stamped.record.state != "retired":
+            demand = demand.with_program(stamped.record.program)
+    return demand
+
+
+__all__ = ["Demand", "EventBatch", "Partition", "demand_of"]

@@ -1,0 +1,37 @@
+"""One rule version at work in a workspace: its program, its lives, and where it reads."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+from services.rules_engine.core.claims import Claim, Weigher, claims_of
+from services.rules_engine.core.lifecycle import Life
+from services.rules_engine.core.program import Program
+from services.rules_engine.core.sums import Since
+from services.rules_engine.core.truth import references
+
+Subject: TypeAlias = tuple[int, ...]  # (row,) or (from row, to row)
+
+
+class Running:
+    def __init__(self, program: Program, version: str, mode: str, since: Since) -> None:
+        self.program, self.version, self.mode, self.since = program, version, mode, since
+        self.lives: dict[Subject, Life] = {}
+        self.new = True  # every object is judged at the next boundary
+        self.weighers = tuple(Weigher(program, claims) for claims in self._claims())
+        refs = references(program.when) + (references(program.pair.to) if program.pair else [])
+        measures = [m for r in refs for m in (program.metrics[r.metric].numerator, program.metrics[r.metric].denominator) if m is not None]
+        self.sources = tuple(sorted({m.source for m in measures}))
+        windows = [r.window for r in refs]
+        self.sample_window = 0 if 0 in windows or not windows else max(windows)
+        self.measured = any(a.guard == "confidence" for a in program.guards)
+
+    def _claims(self) -> tuple[tuple[Claim, ...], ...]:
+        program = self.program
+        own = claims_of(program, program.when)
+        return (own,) if program.pair is None else (own, claims_of(program, program.pair.to))
+
+    @property
+    def watches_time(self) -> bool:
+        """Whether the passing of time alone may change a guard's answer between two instants that `Life.wake` knows."""
+        return self.measured and any(w.ages for w in self.weighers)

@@ -1,0 +1,245 @@
+"""Truth of a condition, three-valued and exact: false, true, or unknown, and unknown never acts.
+
+Columns are compared as floats where the two sides are clearly apart, and again as exact fractions where they are close, so the answer is always the
+exact one. x / 0 with x > 0 lies above every threshold; 0 / 0, a negative sum, a sum past 2^62 and a sum over mixed currencies are unknown.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.kernel.record import I64
+from services.rules_engine.core.program import (
+    And,
+    Arithmetic,
+    AttributeRef,
+    Compare,
+    Condition,
+    Expression,
+    Measure,
+    Metric,
+    MetricRef,
+    Not,
+    Number,
+    Or,
+    TargetRef,
+    Text,
+)
+
+FALSE, TRUE, UNKNOWN = 0, 1, 2
+WORDS = ("false", "true", "unknown")
+LARGEST_SUM = 1 << 62
+MICRO = 1_000_000
+CLOSE = 1e-9
+Truth = NDArray[np.int8]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+class Infinite:
+    """Above every number: what x / 0 is for x > 0."""
+
+
+INFINITE: Final = Infinite()
+Exact = Fraction | Infinite | str | None  # None is unknown
+
+
+class View(Protocol):
+    """What a condition may read at one boundary."""
+
+    def sums(self, measure: Measure, window: int, rows: I64) -> tuple[I64, Bools]:
+        """(sum in micro-units, unknown) of each row."""
+        ...
+
+    def target(self, name: str, row: int) -> int | None:
+        """Micro-units of the deepest valid target, or None."""
+        ...
+
+    def attribute(self, name: str, row: int) -> str | int | None: ...
+
+
+class Judge:
+    """Evaluates one program's conditions on rows of one view."""
+
+    def __init__(self, metrics: tuple[Metric, ...], view: View) -> None:
+        self.metrics, self.view = metrics, view
+
+    def truth(self, condition: Condition | None, rows: I64, absent: int = TRUE) -> Truth:
+        """FALSE, TRUE or UNKNOWN of each row; `absent` where there is no condition."""
+        match condition:
+            case None:
+                return np.full(len(rows), absent, np.int8)
+            case Compare():
+                return self._compare(condition, rows)
+            case Not(term):
+                return NEGATED[self.truth(term, rows)]
+            case And(terms):
+                return both([self.truth(t, rows) for t in terms])
+            case Or(terms):
+                return NEGATED[both([NEGATED[self.truth(t, rows)] for t in terms])]
+
+    def _compare(self, compare: Compare, rows: I64) -> Truth:
+        left, right = self._column(compare.left, rows), self._column(compare.right, rows)
+        if left is None or right is None:
+            return np.array([self.exactly(compare, r) for r in rows.tolist()], np.int8)
+        (a, a_unknown), (b, b_unknown) = left, right
+        with np.errstate(invalid="ignore"):
+            result = OPERATORS[compare.op](a, b).astype(np.int8)
+            close = ~(np.abs(a - b) > CLOSE * (np.abs(a) + np.abs(b)))
+        unknown = a_unknown | b_unknown
+        for i in np.flatnonzero(close & ~unknown).tolist():
+            result[i] = self.exactly(compare, int(rows[i]))
+        result[unknown] = UNKNOWN
+        return result
+
+    def _column(self, e: Expression, rows: I64) -> tuple[Floats, Bools] | None:
+        """(values, unknown) as floats good to one part in 10^15, or None where only exact arithmetic will do."""
+        match e:
+            case Number(n, d):
+                return np.full(len(rows), n / d), np.zeros(len(rows), np.bool_)
+            case MetricRef(index, window):
+                return self._metric(self.metrics[index], window, rows)
+            case TargetRef(name):
+                return micro_column([self.view.target(name, r) for r in rows.tolist()])
+            case AttributeRef(name, unit) if unit != "text":
+                return micro_column([v if isinstance(v := self.view.attribute(name, r), int) else None for r in rows.tolist()])
+            case Arithmetic("*", left, Number(n, d)) | Arithmetic("*", Number(n, d), left) if n > 0:
+                column = self._column(left, rows)
+                return None if column is None else (column[0] * (n / d), column[1])
+        return None
+
+    def _metric(self, metric: Metric, window: int, rows: I64) -> tuple[Floats, Bools]:
+        numerator, unknown = self.view.sums(metric.numerator, window, rows)
+        if metric.denominator is None:
+            return np.asarray(numerator * (metric.factor / MICRO), np.float64), unknown
+        denominator, u = self.view.sums(metric.denominator, window, rows)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value: Floats = metric.factor * (numerator.astype(np.float64) / denominator.astype(np.float64))
+        return value, unknown | u | ((numerator == 0) & (denominator == 0))
+
+    def exactly(self, compare: Compare, row: int) -> int:
+        """The truth of a comparison for one row, in exact arithmetic."""
+        a, b = self.value(compare.left, row), self.value(compare.right, row)
+        if a is None or b is None:
+            return UNKNOWN
+        if isinstance(a, str) or isinstance(b, str):
+            return UNKNOWN if type(a) is not type(b) else int((a == b) == (compare.op == "="))
+        if isinstance(a, Infinite) or isinstance(b, Infinite):
+            above = isinstance(a, Infinite), isinstance(b, Infinite)
+            return UNKNOWN if all(above) else int(EXACT[compare.op](*map(Fraction, above)))
+        return int(EXACT[compare.op](a, b))
+
+    def value(self, e: Expression, row: int) -> Exact:
+        """The exact value of an expression in natural units."""
+        match e:
+            case Number(n, d):
+                return Fraction(n, d)
+            case Text(value):
+                return value
+            case MetricRef(index, window):
+                above, below = self.totals(self.metrics[index], window, row)
+                return None if above is None or below is None else over(Fraction(above * self.metrics[index].factor), Fraction(below))
+            case TargetRef(name):
+                amount = self.view.target(name, row)
+                return None if amount is None else Fraction(amount, MICRO)
+            case AttributeRef(name):
+                known = self.view.attribute(name, row)
+                return Fraction(known, MICRO) if isinstance(known, int) else known
+            case Arithmetic(op, left, right):
+                return arithmetic(op, self.value(left, row), self.value(right, row))
+
+    def totals(self, metric: Metric, window: int, row: int) -> tuple[int | None, int | None]:
+        """(numerator, denominator) in micro-units; a plain amount has 10^6 below; None is unknown."""
+        at = np.array([row], np.int64)
+        n, unknown = self.view.sums(metric.numerator, window, at)
+        if metric.denominator is None:
+            return (None if unknown[0] else int(n[0])), MICRO
+        d, u = self.view.sums(metric.denominator, window, at)
+        return (None if unknown[0] else int(n[0])), (None if u[0] else int(d[0]))
+
+
+def both(terms: list[Truth]) -> Truth:
+    """Kleene's and: one false decides, else any unknown makes it unknown."""
+    table = np.stack(terms)
+    return np.where((table == FALSE).any(axis=0), FALSE, np.where((table == UNKNOWN).any(axis=0), UNKNOWN, TRUE)).astype(np.int8)
+
+
+def micro_column(values: list[int | None]) -> tuple[Floats, Bools]:
+    return np.array([0 if v is None else v for v in values], np.float64) / MICRO, np.array([v is None for v in values], np.bool_)
+
+
+def over(a: Fraction, b: Fraction) -> Exact:
+    if b == 0:
+        return INFINITE if a > 0 else None
+    return a / b
+
+
+def arithmetic(op: str, a: Exact, b: Exact) -> Exact:
+    """Exact, with infinity where it is meant and unknown where it is not: inf - inf, 0 * inf, inf / inf, text."""
+    if a is None or b is None or isinstance(a, str) or isinstance(b, str):
+        return None
+    if isinstance(a, Infinite) or isinstance(b, Infinite):
+        return infinite_arithmetic(op, a, b)
+    match op:
+        case "+":
+            return a + b
+        case "-":
+            return a - b
+        case "*":
+            return a * b
+        case _:
+            return over(a, b)
+
+
+def infinite_arithmetic(op: str, a: Fraction | Infinite, b: Fraction | Infinite) -> Exact:
+    positive = [isinstance(x, Infinite) or x > 0 for x in (a, b)]
+    if op == "+" or (op == "*" and all(positive)):
+        return INFINITE
+    if isinstance(a, Infinite) and not isinstance(b, Infinite) and (op == "-" or (op == "/" and b >= 0)):
+        return INFINITE
+    if op == "/" and isinstance(b, Infinite) and not isinstance(a, Infinite):
+        return Fraction(0)
+    return None
+
+
+NEGATED = np.array([TRUE, FALSE, UNKNOWN], np.int8)
+OPERATORS = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal, "!=": np.not_equal}
+EXACT = {
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+    "=": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+}
+
+
+def comparisons(condition: Condition | None) -> list[Compare]:
+    """Every comparison, in the order written."""
+    match condition:
+        case None:
+            return []
+        case Compare():
+            return [condition]
+        case Not(term):
+            return comparisons(term)
+        case And(terms) | Or(terms):
+            return [c for t in terms for c in comparisons(t)]
+
+
+def references(condition: Condition | None) -> list[MetricRef]:
+    """Every metric that a condition reads, in the order written."""
+    return [r for c in comparisons(condition) for side in (c.left, c.right) for r in inside(side)]
+
+
+def inside(e: Expression) -> list[MetricRef]:
+    match e:
+        case MetricRef():
+            return [e]
+        case Arithmetic(_, left, right):
+            return inside(left) + inside(right)
+    return []
