@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from services.kernel.decision import Decision
-from services.kernel.record import Activation, Clock, EventBatch, Skip, Stamped, Tick
+from services.kernel.record import Activation, Clock, Skip, Stamped, Tick
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.program import canonical
@@ -47,6 +47,10 @@ class Partition:
             self.workspaces[name] = Workspace(name, self.guards, self.demand, self.simulated)
         return self.workspaces[name]
 
+    def due(self) -> int | None:
+        """The earliest instant at which a boundary that may not be a no-op is due, or None: until then no tick is needed."""
+        return min((at for w in self.workspaces.values() if (at := w.due()) is not None), default=None)
+
     def lacks(self, record: object) -> Demand | None:
         """The demand to rebuild with before this activation is fed, or None where all it needs is kept."""
         if not isinstance(record, Activation) or record.state == "retired":
@@ -68,5 +72,3 @@ def demand_of(records: Sequence[Stamped]) -> Demand:
             demand = demand.with_program(stamped.record.program)
     return demand
 
-
-__all__ = ["Demand", "EventBatch", "Partition", "demand_of"]

@@ -149,6 +149,16 @@ class Workspace:
         self.judged = max(self.judged, last)
         return decisions
 
+    def due(self) -> int | None:
+        """The instant of the next boundary that may not be a no-op, or None."""
+        if not self.interval:
+            return None
+        soon = (self.judged + 1) * self.interval
+        watching = any(life.on for r in self.rules.values() if r.watches_time for life in r.lives.values())
+        if self.fresh or watching:
+            return soon
+        return max(soon, -(-self.turn // self.interval) * self.interval) if self.turn else None
+
     def _next(self, last: int) -> int | None:
         if self.judged >= last:
             return None
