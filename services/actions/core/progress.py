@@ -1,0 +1,143 @@
+"""How far an execution has come, and the one thing to do next. Read from the attempts alone, so a restart goes on where the last process ended.
+
+apply 0 -> apply 1 -> ... -> done (verified)
+             |
+             a definite failure: restore what was applied, last first -> done (failed)
+             not known: leave all as it is -> done (unknown); restoring could add a change to one that is there after all
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from services.actions.executors.contract import Observed, Step, Value
+
+VERIFIED, FAILED, UNKNOWN = "verified", "failed", "unknown"
+APPLY, RESTORE = "apply", "restore"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One call: committed before it was made, so a row with an empty answer may or may not have been sent."""
+
+    step: int
+    role: str  # apply | restore
+    path: str
+    attribute: str
+    observed: Value | None  # what the platform said just before
+    desired: Value
+    answer: str = ""  # "" | accepted | refused | unclear | unsent
+    detail: str = ""
+    seen: tuple[Value | None, ...] = ()  # read back so far
+    status: str = ""  # "" while in doubt
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Set a step now. A restore sets what the platform said before the first change."""
+
+    index: int
+    role: str
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Something may have been sent: read, and only read, until it is known."""
+
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What is known at the end of one step: for an outcome."""
+
+    path: str
+    attribute: str
+    status: str
+    reason: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    status: str
+    reason: str
+    effects: tuple[Effect, ...]
+
+
+Next: TypeAlias = Change | Settle | Done
+
+
+def next_move(steps: tuple[Step, ...], attempts: tuple[Attempt, ...]) -> Next:
+    by = {(a.step, a.role): a for a in attempts}
+    for index, step in enumerate(steps):
+        tried = by.get((index, APPLY))
+        if tried is None:
+            return Change(index, APPLY, step)
+        if not tried.status:
+            return Settle(tried)
+        if tried.status == FAILED:
+            return _restore(steps, by, tried)
+        if tried.status == UNKNOWN:
+            return _done(steps, by, UNKNOWN, tried.reason)
+    return _done(steps, by, VERIFIED, next((a.reason for a in attempts if a.reason), ""))
+
+
+def _restore(steps: tuple[Step, ...], by: dict[tuple[int, str], Attempt], failed: Attempt) -> Next:
+    reason = failed.reason
+    for index in reversed(range(failed.step)):
+        applied = by[index, APPLY]
+        if applied.answer == "unsent":  # it was as desired before we came: there is nothing of ours to take back
+            continue
+        restored = by.get((index, RESTORE))
+        if restored is None and applied.observed is not None:
+            return Change(index, RESTORE, Step(applied.path, applied.attribute, applied.desired, applied.observed))
+        if restored is not None and not restored.status:
+            return Settle(restored)
+        if restored is not None and restored.status == VERIFIED:
+            continue
+        return _done(steps, by, UNKNOWN, "half_done")
+    return _done(steps, by, FAILED, reason)
+
+
+def _done(steps: tuple[Step, ...], by: dict[tuple[int, str], Attempt], status: str, reason: str) -> Done:
+    """The effects carry, for each step tried, what is there now; the one that names the decision's own status comes first."""
+    effects = []
+    for index in range(len(steps)):
+        applied, restored = by.get((index, APPLY)), by.get((index, RESTORE))
+        if applied is None:
+            continue
+        if restored is None or restored.status == FAILED:
+            effects.append(Effect(applied.path, applied.attribute, applied.status, applied.reason, applied.desired))
+        else:
+            effects.append(Effect(restored.path, restored.attribute, restored.status, "restored", restored.desired))
+    effects.sort(key=lambda e: e.status != status)
+    return Done(status, reason, tuple(effects))
+
+
+def is_as_decided(step: Step, now: Observed) -> str:
+    """ "" where the step may go ahead, else why not. A step that never saw a value has nothing to compare."""
+    if now.value is None:
+        return "no_such_object"
+    if step.observed is not None and now.value != step.observed:
+        return "precondition"
+    return ""
+
+
+def settle(attempt: Attempt, enough: int) -> Attempt:
+    """What the values read back so far say; status "" asks for another look, `enough` reads end the asking.
+
+    Seen as desired once: verified. As it was before, every time: not applied. Anything else: unknown, for people.
+    """
+    if attempt.desired in attempt.seen:
+        return replace(attempt, status=VERIFIED)
+    if len(attempt.seen) < enough:
+        return attempt
+    if all(value == attempt.observed for value in attempt.seen):
+        return replace(attempt, status=FAILED, reason="not_applied")
+    if all(value is None for value in attempt.seen):
+        return replace(attempt, status=UNKNOWN, reason="unreadable")
+    return replace(attempt, status=UNKNOWN, reason="changed_meanwhile")
