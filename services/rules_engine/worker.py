@@ -30,7 +30,8 @@ class Metrics:
         self.records = Counter("trimtab_engine_records_total", "Records folded", ["partition"], registry=registry)
         self.time = Gauge("trimtab_engine_time_seconds", "Engine time of the partition", ["partition"], registry=registry)
         self.delay = Gauge("trimtab_engine_delay_seconds", "Own clock minus engine time when last fed", ["partition"], registry=registry)
-        self.step = Histogram("trimtab_engine_step_seconds", "Time to fold and judge one batch", buckets=(0.001, 0.005, 0.02, 0.1, 0.5, 2, 10), registry=registry)
+        buckets = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10)
+        self.step = Histogram("trimtab_engine_step_seconds", "Time to fold and judge one record", buckets=buckets, registry=registry)
         self.stopped = Gauge("trimtab_partition_stopped", "1 when the partition stopped and wants a person", ["partition"], registry=registry)
 
 

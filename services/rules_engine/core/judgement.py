@@ -192,7 +192,7 @@ class Judgement:
     # -- guards ------------------------------------------------------------------------------------------------------
 
     def _ask(self, rule: Running, judge: Judge, view: View, subject: Subject, life: Life) -> tuple[list[Decision], list[Candidate]]:
-        verdicts, evidence = self._verdicts(rule, judge, view, subject, life)
+        verdicts, evidence, life.wake = self.verdicts(rule, judge, view, subject)
         path = self._path(subject)
         if any(v.refusal for v in verdicts):
             return self._refuse(rule, judge, subject, life, verdicts, evidence), []
@@ -205,10 +205,9 @@ class Judgement:
         life.emitted = refusals
         return [self._decision(rule, judge, subject, "refused", verdicts, evidence)]
 
-    def _verdicts(self, rule: Running, judge: Judge, view: View, subject: Subject, life: Life) -> tuple[tuple[Verdict, ...], int | None]:
-        """Every guard's answer, of both objects of a pair: the one that refuses is recorded."""
-        sides = [self._circumstance(rule, judge, view, subject, side) for side in range(len(subject))]
-        life.wake = self._wake(rule, sides)
+    def verdicts(self, rule: Running, judge: Judge, view: View, subject: Subject) -> tuple[tuple[Verdict, ...], int | None, int]:
+        """Every guard's answer, of both objects of a pair: the one that refuses is recorded; then the weakest evidence, and when an answer may turn."""
+        sides = [self.circumstance(rule, judge, view, subject, side) for side in range(len(subject))]
         known = [c.evidence for c in sides]
         weakest = None if None in known else min(e for e in known if e is not None)
         sides = [replace(c, evidence=weakest) for c in sides]
@@ -216,9 +215,9 @@ class Judgement:
         for asked in rule.program.guards:
             answers = [self.workspace.guards[asked.guard].ask(asked, c) for c in sides]
             verdicts.append(next((a for a in answers if a.refusal), answers[0]))
-        return tuple(verdicts), weakest
+        return tuple(verdicts), weakest, self._wake(rule, sides)
 
-    def _circumstance(self, rule: Running, judge: Judge, view: View, subject: Subject, side: int) -> Circumstance:
+    def circumstance(self, rule: Running, judge: Judge, view: View, subject: Subject, side: int) -> Circumstance:
         program, facts, row = rule.program, self.workspace.facts, subject[side]
         strength = rule.weighers[side].weigh(judge, view, row, self.now) if rule.weighers[side].claims else None
         account = int(facts.entities.lineage[row, 1])
@@ -286,7 +285,7 @@ class Judgement:
             view = View(self.workspace, c.rule, self.now)
             judge = Judge(c.rule.program.metrics, view)
             held = any(path in self.workspace.held for path in c.path.split("|"))
-            if held or (launched and any(v.refusal for v in self._verdicts(c.rule, judge, view, c.subject, c.life)[0])):
+            if held or (launched and any(v.refusal for v in self.verdicts(c.rule, judge, view, c.subject)[0])):
                 decisions += self._refuse(c.rule, judge, c.subject, c.life, (*c.verdicts, OUTRANKED), c.evidence)
                 continue
             action = propose(c.rule.program, c.path, c.subject, view)
@@ -312,13 +311,18 @@ class Judgement:
         self, rule: Running, judge: Judge, subject: Subject, kind: str, verdicts: tuple[Verdict, ...], evidence: int | None, action: str = ""
     ) -> Decision:
         program, w = rule.program, self.workspace
-        conditions: list[Condition] = [program.when] + ([program.pair.to] if program.pair else [])
-        readings = tuple(self._reading(program, judge, c, row) for condition, row in zip(conditions, subject, strict=True) for c in comparisons(condition))
+        readings = self.readings(rule, judge, subject)
         valid_until = self.now + program.valid_for if kind == "fired" else 0
         return Decision(
             w.name, program.rule, rule.version, self._path(subject), self.now // w.interval, self.now, kind, rule.mode, action, readings, verdicts,
             evidence, valid_until, w.simulated,
         )  # fmt: skip
+
+    def readings(self, rule: Running, judge: Judge, subject: Subject) -> tuple[Reading, ...]:
+        """One a comparison, in the order written; of a pair those of `from` first."""
+        program = rule.program
+        conditions: list[Condition] = [program.when] + ([program.pair.to] if program.pair else [])
+        return tuple(self._reading(program, judge, c, row) for condition, row in zip(conditions, subject, strict=True) for c in comparisons(condition))
 
     @staticmethod
     def _reading(program: Program, judge: Judge, compare: Compare, row: int) -> Reading:

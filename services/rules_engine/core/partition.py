@@ -71,4 +71,3 @@ def demand_of(records: Sequence[Stamped]) -> Demand:
         if isinstance(stamped.record, Activation) and stamped.record.state != "retired":
             demand = demand.with_program(stamped.record.program)
     return demand
-
