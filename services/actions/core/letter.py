@@ -42,9 +42,9 @@ class Action:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys, no spaces, all characters as they are; refuses floats, which have many spellings."""
+    """JSON in ASCII with sorted keys and no spaces; refuses floats, which have many spellings."""
     _refuse_floats(value)
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def whole(decision: Decision) -> str:

@@ -128,16 +128,19 @@ def is_as_decided(step: Step, now: Observed) -> str:
 
 
 def settle(attempt: Attempt, enough: int) -> Attempt:
-    """What the values read back so far say; status "" asks for another look, `enough` reads end the asking.
+    """What the values read back so far say (None: could not be read); status "" asks for another look, `enough` looks end the asking.
 
-    Seen as desired once: verified. As it was before, every time: not applied. Anything else: unknown, for people.
+    Seen as desired once: verified. As it was before, every time, though the platform never said yes: not applied. Anything else: unknown, for people.
     """
     if attempt.desired in attempt.seen:
         return replace(attempt, status=VERIFIED)
     if len(attempt.seen) < enough:
         return attempt
-    if all(value == attempt.observed for value in attempt.seen):
-        return replace(attempt, status=FAILED, reason="not_applied")
-    if all(value is None for value in attempt.seen):
+    readable = [value for value in attempt.seen if value is not None]
+    if not readable:
         return replace(attempt, status=UNKNOWN, reason="unreadable")
-    return replace(attempt, status=UNKNOWN, reason="changed_meanwhile")
+    if any(value != attempt.observed for value in readable):
+        return replace(attempt, status=UNKNOWN, reason="changed_meanwhile")
+    if attempt.answer == "accepted" or len(readable) < 2:
+        return replace(attempt, status=UNKNOWN, reason="not_seen")
+    return replace(attempt, status=FAILED, reason="not_applied")

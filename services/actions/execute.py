@@ -1,0 +1,334 @@
+"""Carries out intents: claim, read, commit the intent, write once, read back, conclude. What may have been sent is never sent again, only read.
+
+    queued --claim: lease, token, objects free--> running --+--> done (verified | failed | unknown | held)
+       ^                                                    |
+       +---------- not readable yet, or still in doubt -----+
+
+A crash at any line leaves either no attempt (nothing was sent) or an attempt without a status (it may have been): the next claim reads the latter back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import structlog
+from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.actions import store
+from services.actions.core.progress import (
+    APPLY,
+    FAILED,
+    UNKNOWN,
+    VERIFIED,
+    Attempt,
+    Change,
+    Done,
+    Settle,
+    is_as_decided,
+    next_move,
+    settle,
+)
+from services.actions.executors.contract import Answer, Executor, Observed, Step
+from services.actions.metrics import Metrics
+from services.actions.store import Lease
+from services.actions.tables import in_flight, intents
+from services.adapters.db.database import Database
+from services.kernel.errors import Unavailable
+from services.kernel.ids import digest
+from services.kernel.ports import Clock
+
+log = structlog.get_logger("actions")
+SECOND = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How patient execution is, in microseconds of the world's clock."""
+
+    lease: int = 60 * SECOND  # at least three times `call`
+    call: int = 15 * SECOND
+    again: int = 1 * SECOND  # the first wait before another look; doubles each time
+    looks: int = 5  # reads before doubt ends
+    tries: int = 6  # failed tries to read before giving up
+    at_once: int = 8  # decisions in execution at the same time
+
+
+class LostLease(Exception):
+    """Another worker took the decision over: whatever this one knows is the other's to find out."""
+
+
+class Execution:
+    """Executes what is queued. `clock` is the decisions' time (validity), `wall` the world's (leases, waits); `point` names places where tests crash."""
+
+    def __init__(
+        self,
+        database: Database,
+        executors: Mapping[str, Executor],
+        clock: Clock,
+        wall: Clock,
+        owner: str,
+        pace: Pace,
+        metrics: Metrics,
+        point: Callable[[str], None],
+    ) -> None:
+        self.database, self.executors, self.clock, self.wall = database, executors, clock, wall
+        self.owner, self.pace, self.metrics, self.point = owner, pace, metrics, point
+
+    async def take_over(self) -> None:
+        """What a process of the same name left running is due at once: it cannot be alive any more."""
+        async with self.database.writing() as tx:
+            mine = and_(intents.c.state == "running", intents.c.owner == self.owner)
+            await tx.execute(update(intents).where(mine).values(lease_until=0))
+
+    async def round(self) -> int:
+        """Executes what is due now, each as far as it can go; returns how many were claimed."""
+        if not await self._is_anything_due():
+            return 0
+        leases = await self._claim()
+        await asyncio.gather(*(self._execute(lease) for lease in leases))
+        return len(leases)
+
+    def _due(self) -> ColumnElement[bool]:
+        now = self.wall.now()
+        return or_(and_(intents.c.state == "queued", intents.c.due_at <= now), and_(intents.c.state == "running", intents.c.lease_until < now))
+
+    async def _is_anything_due(self) -> bool:
+        async with self.database.reading() as connection:
+            return (await connection.execute(select(intents.c.decision_id).where(self._due()).limit(1))).first() is not None
+
+    async def _claim(self) -> list[Lease]:
+        """Leases on due decisions whose objects are free. A decision not started is held instead where the switch is on or its time is over."""
+        change = store.Change(self.clock.now())
+        leases: list[Lease] = []
+        async with self.database.writing() as tx:
+            rows = (await tx.execute(select(intents).where(self._due()).order_by(intents.c.position).limit(200).with_for_update(skip_locked=True))).all()
+            for row in rows:
+                lease = store.lease_of(row)
+                if not await store.attempts_of(tx, lease.decision_id) and (why := await self._why_held(tx, lease)):
+                    await store.end(tx, change, lease.workspace, lease.decision_id, "held", why, lease.by)
+                    continue
+                this = intents.c.decision_id == lease.decision_id
+                if not await self._occupy(tx, lease):
+                    await tx.execute(update(intents).where(this).values(due_at=self.wall.now() + self.pace.again))
+                    continue
+                until = self.wall.now() + self.pace.lease
+                await tx.execute(update(intents).where(this).values(state="running", owner=self.owner, token=lease.token + 1, lease_until=until))
+                leases.append(replace(lease, token=lease.token + 1))
+                if len(leases) == self.pace.at_once:
+                    break
+            await change.write(tx)
+        self._count(change)
+        self.point("claimed")
+        return leases
+
+    async def _why_held(self, tx: AsyncConnection, lease: Lease) -> str:
+        if not lease.steps:
+            return ""
+        if (await store.kill_switch(tx, lease.workspace)).engaged:
+            return "kill_switch"
+        return "stale" if self.clock.now() > lease.valid_until else ""
+
+    async def _occupy(self, tx: AsyncConnection, lease: Lease) -> bool:
+        """Whether all objects of the decision are now its own."""
+        paths = sorted({s.path for s in lease.steps})
+        taken = (await tx.execute(select(in_flight).where(in_flight.c.workspace == lease.workspace, in_flight.c.path.in_(paths)))).all()
+        if any(row.decision_id != lease.decision_id for row in taken):
+            return False
+        free = set(paths) - {row.path for row in taken}
+        if free:
+            await tx.execute(in_flight.insert(), [{"workspace": lease.workspace, "path": p, "decision_id": lease.decision_id} for p in sorted(free)])
+        return True
+
+    async def _execute(self, lease: Lease) -> None:
+        try:
+            while await self._advance(lease):
+                pass
+        except LostLease:
+            log.warning("lease_lost", decision=lease.decision_id)
+        except Unavailable as error:
+            log.warning("execution_waits", decision=lease.decision_id, reason=error.reason)  # the lease runs out and is claimed again
+        except Exception:
+            self.metrics.faults.labels("execute").inc()
+            log.exception("execution_failed", decision=lease.decision_id)
+            with suppress(LostLease, Unavailable):
+                await self._later(lease, "bug")
+
+    async def _advance(self, lease: Lease) -> bool:
+        """One move; False once nothing more can be done now."""
+        async with self.database.reading() as connection:
+            attempts = await store.attempts_of(connection, lease.decision_id)
+        match next_move(lease.steps, attempts):
+            case Done() as done:
+                await self._conclude(lease, done)
+                return False
+            case Settle(attempt):
+                return await self._look(lease, attempt)
+            case Change() as move:
+                return await self._change(lease, move)
+
+    async def _change(self, lease: Lease, move: Change) -> bool:
+        step = move.step
+        draft = Attempt(move.index, move.role, step.path, step.attribute, None, step.desired)
+        observed = await self._read(step)
+        if observed is None:
+            if await self._later(lease, "unreachable"):
+                return False
+            return await self._unsent(lease, draft, FAILED, "unreachable")
+        draft = replace(draft, observed=observed.value)
+        if observed.value == step.desired and (step.observed is None or move.role != APPLY):
+            return await self._unsent(lease, draft, VERIFIED, "already_there")
+        if why := is_as_decided(step, observed):
+            return await self._unsent(lease, draft, FAILED, why)
+        key = digest("attempt", lease.decision_id, str(move.index), move.role)
+        if not await self._intend(lease, draft, key):
+            return False
+        self.point("intended")
+        answer = await self._write(step, observed, key)
+        self.point("sent")
+        answered = replace(draft, answer=answer.kind, detail=answer.detail[:500])
+        if answer.kind == "refused":
+            answered = replace(answered, status=FAILED, reason="refused")
+            await self._save(lease, answered)
+            return True
+        return await self._look(lease, answered)
+
+    async def _look(self, lease: Lease, attempt: Attempt) -> bool:
+        """Reads the platform back once more; False where another look has to wait."""
+        now = await self._read(Step(attempt.path, attempt.attribute, None, attempt.desired))
+        looked = settle(replace(attempt, seen=(*attempt.seen, None if now is None else now.value)), self.pace.looks)
+        await self._save(lease, looked, wait=0 if looked.status else self.pace.again << (len(looked.seen) - 1))
+        self.point("recorded")
+        return bool(looked.status)
+
+    async def _read(self, step: Step) -> Observed | None:
+        """None where the platform could not be asked."""
+        try:
+            async with asyncio.timeout(self.pace.call / SECOND):
+                return await self._executor(step).read(step)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("platform_not_readable", path=step.path, error=type(error).__name__)
+            return None
+
+    async def _write(self, step: Step, observed: Observed, key: str) -> Answer:
+        executor = self._executor(step)
+        try:
+            async with asyncio.timeout(self.pace.call / SECOND):
+                answer = await executor.write(step, observed, key)
+        except TimeoutError:
+            answer = Answer("unclear", "no answer in time")
+        except Exception as error:  # an executor that raises has told us nothing about the platform
+            log.exception("executor_raised", executor=executor.name)
+            answer = Answer("unclear", f"the executor raised {type(error).__name__}")
+        self.metrics.calls.labels(executor.name, answer.kind).inc()
+        return answer
+
+    def _executor(self, step: Step) -> Executor:
+        platform = step.path.split("/", 1)[0]
+        if platform not in self.executors:
+            raise Unavailable(f"no executor serves {platform}", reason="no_executor")
+        return self.executors[platform]
+
+    async def _intend(self, lease: Lease, attempt: Attempt, key: str) -> bool:
+        """The attempt is committed, and may be sent by whoever gets True, once; False where the decision was held instead."""
+        change = store.Change(self.clock.now())
+        async with self.database.writing() as tx:
+            await self._hold_lease(tx, lease)
+            is_first = not await store.attempts_of(tx, lease.decision_id)
+            why = await self._why_held(tx, lease) if is_first else ""  # what has begun is brought to its end: half a shift is worse than either
+            if why:
+                await store.end(tx, change, lease.workspace, lease.decision_id, "held", why, lease.by)
+            else:
+                await store.add_attempt(tx, lease.workspace, lease.decision_id, attempt, key, change.now)
+                self._note(change, lease, "intent", attempt)
+            await change.write(tx)
+        self._count(change)
+        return not why
+
+    async def _unsent(self, lease: Lease, attempt: Attempt, status: str, reason: str) -> bool:
+        """Records why nothing was sent for this step."""
+        change = store.Change(self.clock.now())
+        known = replace(attempt, answer="unsent", status=status, reason=reason)
+        async with self.database.writing() as tx:
+            await self._hold_lease(tx, lease)
+            await store.add_attempt(tx, lease.workspace, lease.decision_id, known, "", change.now)
+            await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))
+            self._note(change, lease, "result", known)
+            await change.write(tx)
+        self._count(change)
+        return True
+
+    async def _save(self, lease: Lease, attempt: Attempt, wait: int = 0) -> None:
+        """What is known of an attempt is durable; with `wait`, the decision is put back until then, its objects still its own."""
+        change = store.Change(self.clock.now())
+        async with self.database.writing() as tx:
+            await self._hold_lease(tx, lease)
+            await store.update_attempt(tx, lease.decision_id, attempt, change.now)
+            self._note(change, lease, "result" if attempt.status else "in_doubt", attempt)
+            if wait:
+                this = intents.c.decision_id == lease.decision_id
+                await tx.execute(update(intents).where(this).values(state="queued", due_at=self.wall.now() + wait))
+            await change.write(tx)
+        self._count(change)
+
+    async def _later(self, lease: Lease, reason: str) -> bool:
+        """Puts the decision back for another try; False once it has been tried often enough."""
+        change = store.Change(self.clock.now())
+        async with self.database.writing() as tx:
+            await self._hold_lease(tx, lease)
+            this = intents.c.decision_id == lease.decision_id
+            tries = int(await tx.scalar(select(intents.c.tries).where(this)) or 0) + 1
+            if tries >= self.pace.tries and reason == "bug":
+                has_begun = bool(await store.attempts_of(tx, lease.decision_id))
+                await store.end(tx, change, lease.workspace, lease.decision_id, UNKNOWN if has_begun else FAILED, reason, lease.by)
+            elif tries < self.pace.tries:
+                wait = self.wall.now() + (self.pace.again << tries)
+                await tx.execute(update(intents).where(this).values(state="queued", due_at=wait, tries=tries))
+            await change.write(tx)
+        self._count(change)
+        return tries < self.pace.tries
+
+    async def _conclude(self, lease: Lease, done: Done) -> None:
+        change = store.Change(self.clock.now())
+        async with self.database.writing() as tx:
+            await self._hold_lease(tx, lease)
+            reason = done.reason or ("" if lease.steps else "notified")
+            await store.end(tx, change, lease.workspace, lease.decision_id, done.status, reason, lease.by, done.effects)
+            await change.write(tx)
+        self._count(change)
+        self.point("concluded")
+        log.info("action_ended", decision=lease.decision_id, status=done.status, reason=done.reason)
+
+    async def _hold_lease(self, tx: AsyncConnection, lease: Lease) -> None:
+        """Raises LostLease unless the decision is still ours; renews it if so."""
+        now = self.wall.now()
+        ours = and_(intents.c.decision_id == lease.decision_id, intents.c.token == lease.token, intents.c.state == "running", intents.c.lease_until >= now)
+        if (await tx.execute(update(intents).where(ours).values(lease_until=now + self.pace.lease))).rowcount != 1:
+            raise LostLease
+
+    def _note(self, change: store.Change, lease: Lease, kind: str, attempt: Attempt) -> None:
+        change.note(
+            lease.workspace,
+            kind,
+            lease.decision_id,
+            lease.by,
+            role=attempt.role,
+            step=attempt.step,
+            path=attempt.path,
+            attribute=attempt.attribute,
+            observed=json.dumps(attempt.observed),
+            desired=json.dumps(attempt.desired),
+            answer=attempt.answer,
+            detail=attempt.detail,
+            status=attempt.status,
+            reason=attempt.reason,
+        )
+
+    def _count(self, change: store.Change) -> None:
+        self.metrics.entries.inc(change.entries)
+        for status, reason in change.ended:
+            self.metrics.actions.labels(status, reason).inc()

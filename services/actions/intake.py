@@ -1,0 +1,189 @@
+"""The inbox: each decision of the log is recorded once and routed, with its ledger entry and the log's offset, in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.actions import store
+from services.actions.core.letter import Action, action_of, whole
+from services.actions.core.policy import Answer, Circumstances, Escalate, Execute, Hold, Proposal, Record, route
+from services.actions.store import Change
+from services.actions.tables import decisions, escalations, parked
+from services.kernel.decision import Decision
+from services.kernel.errors import RejectedInput
+from services.kernel.ids import digest
+from services.kernel.record import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Malformed:
+    """A fired decision whose action nobody can read."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    decision: Decision
+    offset: int
+    body: str
+    action: Action | None
+    answer: Answer | Malformed
+
+    @property
+    def status(self) -> str:
+        match self.answer:
+            case Record():
+                return "recorded"
+            case Escalate():
+                return "waiting"
+            case Execute():
+                return "executing"
+            case Hold():
+                return "held"
+            case Malformed():
+                return "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a batch came to, for the counters."""
+
+    arrivals: tuple[Arrival, ...]
+    parked: tuple[str, ...]
+    change: Change
+
+
+async def take_in(tx: AsyncConnection, partition: int, batch: Sequence[tuple[int, Decision]], so: Circumstances) -> Taken:
+    """Every (offset, decision) of the batch is in the inbox exactly once, and the next offset to read is the one behind it."""
+    change = Change(so.now)
+    start = await store.next_offset(tx, partition)
+    fresh = [(offset, decision) for offset, decision in batch if offset >= start]
+    known = await store.hashes(tx, {d.id for _, d in fresh})
+    switches = {w: (await store.kill_switch(tx, w)).engaged for w in {d.workspace for _, d in fresh}}
+    arrivals: list[Arrival] = []
+    faults: list[str] = []
+    for offset, decision in fresh:
+        body = whole(decision)
+        content = content_hash(body)
+        before = known.setdefault(decision.id, "")
+        if before == content:
+            continue
+        if before:
+            await _park(tx, change, partition, offset, decision, body, "two_builds_disagree")
+            faults.append("two_builds_disagree")
+            continue
+        known[decision.id] = content
+        arrival = _judge(decision, offset, body, so, switches[decision.workspace])
+        if isinstance(arrival.answer, Malformed):
+            await _park(tx, change, partition, offset, decision, body, arrival.answer.reason)
+            faults.append(arrival.answer.reason)
+        arrivals.append(arrival)
+    if arrivals:
+        await tx.execute(insert(decisions), [_row(a, partition, so.now) for a in arrivals])
+        await _act(tx, change, arrivals)
+    if batch:
+        await store.set_next_offset(tx, partition, max(start, batch[-1][0] + 1))
+    await change.write(tx)
+    return Taken(tuple(arrivals), tuple(faults), change)
+
+
+def _judge(decision: Decision, offset: int, body: str, so: Circumstances, is_killed: bool) -> Arrival:
+    try:
+        action = action_of(decision.action) if decision.kind == "fired" else None
+    except RejectedInput as error:
+        return Arrival(decision, offset, body, None, Malformed(error.reason))
+    proposal = Proposal(decision.kind, decision.mode, decision.simulated, decision.evidence, decision.valid_until, action)
+    here = Circumstances(so.now, is_killed, so.hold, so.executors, so.evidence_at_least)
+    return Arrival(decision, offset, body, action, route(proposal, here))
+
+
+async def _act(tx: AsyncConnection, change: Change, arrivals: Sequence[Arrival]) -> None:
+    acting = [a.decision.id for a in arrivals if not isinstance(a.answer, Record)]
+    place = await store.positions(tx, acting) if acting else {}
+    for arrival in arrivals:
+        d, action = arrival.decision, arrival.action
+        change.note(
+            d.workspace,
+            "decision." + arrival.status,
+            d.id,
+            d.rule_id,
+            reason=arrival.answer.reason,
+            kind=d.kind,
+            path=d.path,
+            content=content_hash(arrival.body),
+        )
+        match arrival.answer:
+            case Execute() if action is not None:
+                await store.queue(tx, d.id, d.workspace, place[d.id], action.steps, d.valid_until, d.rule_id)
+            case Escalate(reason) if action is not None:
+                await tx.execute(insert(escalations).values(_escalation(d, action, reason, place[d.id], change.now)))
+            case Hold(reason) | Malformed(reason):
+                change.ended.append((arrival.status, reason))
+                change.tell(Outcome(d.workspace, d.id, arrival.status, path=d.path, reason=reason, by=d.rule_id))
+
+
+def _escalation(d: Decision, action: Action, reason: str, position: int, now: int) -> dict[str, Any]:
+    return {
+        "id": digest("escalation", d.id),
+        "position": position,
+        "decision_id": d.id,
+        "workspace": d.workspace,
+        "by": action.approve.by,
+        "otherwise": action.approve.otherwise,
+        "reason": reason,
+        "status": "waiting",
+        "opened_at": now,
+        "expires_at": d.now + action.approve.within,
+        "answered_by": "",
+        "answered_at": None,
+        "comment": "",
+    }
+
+
+def _row(arrival: Arrival, partition: int, now: int) -> dict[str, Any]:
+    d = arrival.decision
+    return {
+        "id": d.id,
+        "workspace": d.workspace,
+        "rule": d.rule_id,
+        "version": d.version,
+        "path": d.path,
+        "kind": d.kind,
+        "mode": d.mode,
+        "boundary": d.boundary,
+        "at": d.now,
+        "valid_until": d.valid_until,
+        "action": d.action if arrival.action else "",
+        "refusals": ",".join(d.refusals),
+        "evidence": d.evidence,
+        "simulated": d.simulated,
+        "body": arrival.body,
+        "body_hash": content_hash(arrival.body),
+        "by": "",
+        "undoes": "",
+        "status": arrival.status,
+        "reason": arrival.answer.reason,
+        "partition": partition,
+        "offset": arrival.offset,
+        "changed_at": now,
+    }
+
+
+async def _park(tx: AsyncConnection, change: Change, partition: int, offset: int, d: Decision, body: str, reason: str) -> None:
+    """Kept whole for a person to look at; an offset is parked once."""
+    at = (parked.c.partition == partition) & (parked.c.offset == offset)
+    if (await tx.execute(select(parked.c.id).where(at))).first() is None:
+        row = {"workspace": d.workspace, "decision_id": d.id, "body": body, "reason": reason, "partition": partition, "offset": offset, "at": change.now}
+        await tx.execute(insert(parked).values(row))
+        change.note(d.workspace, "decision.parked", d.id, "", reason=reason, content=content_hash(body), offset=offset, partition=partition)
+
+
+def content_hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,209 @@
+"""What people do: approve, reject, undo, stop everything. Each act is one transaction with its ledger entry; of two that race, one wins."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.actions import store
+from services.actions.core.letter import Action, action_of, canonical
+from services.actions.core.policy import Circumstances, why_held
+from services.actions.core.progress import APPLY, VERIFIED
+from services.actions.executors.contract import Step
+from services.actions.intake import content_hash
+from services.actions.metrics import Metrics
+from services.actions.store import Change
+from services.actions.tables import decisions, escalations, intents, kill_switches
+from services.adapters.db.database import Database
+from services.kernel.errors import Conflict, NotFound, RejectedInput
+from services.kernel.ids import digest
+from services.kernel.principal import Principal
+from services.kernel.record import Outcome
+
+OPPOSITE = {"pause": "resume", "resume": "pause"}
+UNDO_VALID_FOR = 15 * 60 * 1_000_000
+
+
+class People:
+    """`circumstances(now_killed)` says what is so at this moment; `wake` tells the worker that there is something to do."""
+
+    def __init__(self, database: Database, circumstances: Callable[[bool], Circumstances], metrics: Metrics, wake: Callable[[], None]) -> None:
+        self.database, self.circumstances, self.metrics, self.wake = database, circumstances, metrics, wake
+
+    async def approve(self, who: Principal, escalation_id: str, comment: str) -> None:
+        """The action is queued, valid anew from now. Raises Conflict where it was answered, has expired or may not run now; then it is as it was."""
+        async with self.database.writing() as tx:
+            row = await self._answerable(tx, who, escalation_id)
+            decision = await store.decision(tx, who.workspace, row.decision_id)
+            assert decision is not None  # an escalation is written in the transaction of its decision
+            so = self.circumstances((await store.kill_switch(tx, who.workspace)).engaged)
+            action = action_of(decision.action)
+            valid_until = so.now + action.valid_for
+            if why := why_held(action, valid_until, decision.simulated, so):
+                raise Conflict(f"nothing may be changed now ({why}); the escalation still waits", reason=why)
+            change = Change(so.now)
+            await self._answer(tx, change, who, row, "approved", comment)
+            await store.mark(tx, decision.id, "executing", "approved", so.now)
+            await store.queue(tx, decision.id, who.workspace, decision.position, action.steps, valid_until, decision.rule)
+            change.tell(Outcome(who.workspace, decision.id, "approved", path=decision.path, reason="approved", by=who.name))
+            await change.write(tx)
+        self._count(change)
+
+    async def reject(self, who: Principal, escalation_id: str, comment: str) -> None:
+        """The action will not run. Raises Conflict where it was answered or has expired."""
+        if not comment.strip():
+            raise RejectedInput("say why: the rule's owner will read it", reason="reason_missing")
+        async with self.database.writing() as tx:
+            row = await self._answerable(tx, who, escalation_id)
+            change = Change(self.circumstances(False).now)
+            await self._answer(tx, change, who, row, "rejected", comment)
+            await store.end(tx, change, who.workspace, row.decision_id, "rejected", "rejected", who.name)
+            await change.write(tx)
+        self._count(change)
+
+    async def expire(self) -> int:
+        """Escalations that nobody answered in time end with the safe default they named: nothing is changed."""
+        now = self.circumstances(False).now
+        late = (escalations.c.status == "waiting") & (escalations.c.expires_at < now)
+        async with self.database.reading() as connection:
+            if (await connection.execute(select(escalations.c.id).where(late).limit(1))).first() is None:
+                return 0
+        change = Change(now)
+        async with self.database.writing() as tx:
+            rows = (await tx.execute(update(escalations).where(late).values(status="expired", answered_at=now).returning(escalations))).all()
+            for row in sorted(rows, key=lambda r: r.position):
+                change.note(row.workspace, "escalation.expired", row.decision_id, "", escalation=row.id, otherwise=row.otherwise)
+                await store.end(tx, change, row.workspace, row.decision_id, "expired", "no_answer", "")
+            await change.write(tx)
+        self._count(change)
+        return len(rows)
+
+    async def undo(self, who: Principal, decision_id: str, comment: str) -> str:
+        """A new decision, by this person, that restores what the platform said before; returns its id. It takes the same way as any other."""
+        async with self.database.writing() as tx:
+            row = await store.decision(tx, who.workspace, decision_id)
+            if row is None:
+                raise NotFound(f"there is no decision {decision_id}")
+            if row.status not in ("verified", "unknown"):
+                raise Conflict(f"the decision is {row.status}: there is nothing to undo", reason="nothing_to_undo")
+            steps = await self._restoring(tx, decision_id)
+            so = self.circumstances((await store.kill_switch(tx, who.workspace)).engaged)
+            action = _undoing(action_of(row.action), steps)
+            valid_until = so.now + UNDO_VALID_FOR
+            if why := why_held(action, valid_until, row.simulated, so):
+                raise Conflict(f"nothing may be changed now ({why})", reason=why)
+            undo_id = await self._undo_id(tx, decision_id)
+            change = Change(so.now)
+            await tx.execute(insert(decisions).values(_undo_row(row, undo_id, action, who, comment, so.now, valid_until)))
+            position = (await store.positions(tx, [undo_id]))[undo_id]
+            await store.queue(tx, undo_id, who.workspace, position, steps, valid_until, who.name)
+            change.note(who.workspace, "undo.requested", undo_id, who.name, undoes=decision_id, reason=comment)
+            await change.write(tx)
+        self._count(change)
+        return undo_id
+
+    async def set_kill_switch(self, who: Principal, engaged: bool, reason: str) -> store.Switch:
+        """Engaged: no action of the workspace begins any more, and all that had not begun is held for good. What has begun is brought to its end."""
+        if engaged and not reason.strip():
+            raise RejectedInput("say why: everyone who meets the switch will read it", reason="reason_missing")
+        change = Change(self.circumstances(False).now)
+        switch = store.Switch(engaged, reason, who.name, change.now)
+        async with self.database.writing() as tx:
+            this = kill_switches.c.workspace == who.workspace
+            if (await tx.execute(update(kill_switches).where(this).values(asdict(switch)))).rowcount == 0:
+                await tx.execute(insert(kill_switches).values(workspace=who.workspace, **asdict(switch)))
+            change.note(who.workspace, "kill_switch." + ("engaged" if engaged else "released"), "", who.name, reason=reason)
+            if engaged:
+                await self._hold_queued(tx, change, who.workspace)
+            await change.write(tx)
+        self._count(change)
+        return switch
+
+    async def _hold_queued(self, tx: AsyncConnection, change: Change, workspace: str) -> None:
+        queued = (await tx.execute(select(intents).where(intents.c.workspace == workspace, intents.c.state == "queued").order_by(intents.c.position))).all()
+        for row in queued:
+            if json.loads(row.steps) and not await store.attempts_of(tx, row.decision_id):
+                await store.end(tx, change, workspace, row.decision_id, "held", "kill_switch", row.by)
+
+    async def _answerable(self, tx: AsyncConnection, who: Principal, escalation_id: str) -> Row[Any]:
+        this = (escalations.c.id == escalation_id) & (escalations.c.workspace == who.workspace)
+        row = (await tx.execute(select(escalations).where(this).with_for_update())).first()
+        if row is None:
+            raise NotFound(f"there is no escalation {escalation_id}")
+        if row.status != "waiting":
+            raise Conflict(f"it was {row.status}" + (f" by {row.answered_by}" if row.answered_by else ""), reason=f"already_{row.status}")
+        if row.expires_at < self.circumstances(False).now:
+            raise Conflict(f"its time is over; as it said then: {row.otherwise}", reason="already_expired")
+        return row
+
+    async def _answer(self, tx: AsyncConnection, change: Change, who: Principal, row: Row[Any], status: str, comment: str) -> None:
+        answer = {"status": status, "answered_by": who.name, "answered_at": change.now, "comment": comment}
+        await tx.execute(update(escalations).where(escalations.c.id == row.id).values(answer))
+        change.note(who.workspace, "escalation." + status, row.decision_id, who.name, escalation=row.id, reason=comment)
+
+    async def _restoring(self, tx: AsyncConnection, decision_id: str) -> tuple[Step, ...]:
+        """The steps back to what the platform said before each change of ours; decreases first, so that a sum never grows on the way."""
+        steps = [
+            Step(a.path, a.attribute, a.desired, a.observed)
+            for a in await store.attempts_of(tx, decision_id)
+            if a.role == APPLY and a.answer != "unsent" and a.status in (VERIFIED, "unknown") and a.observed is not None
+        ]
+        if not steps:
+            raise Conflict("nothing was changed at the platform, or what was there before is not known", reason="nothing_to_undo")
+        return tuple(sorted(steps, key=_growth))
+
+    async def _undo_id(self, tx: AsyncConnection, decision_id: str) -> str:
+        """The first undo's id is the hash of what it undoes; another one is possible once the last came to nothing."""
+        earlier = (await tx.execute(select(decisions.c.status).where(decisions.c.undoes == decision_id).order_by(decisions.c.position))).scalars().all()
+        if earlier and earlier[-1] not in ("held", "failed", "cancelled"):
+            raise Conflict(f"it has been undone already; that undo is {earlier[-1]}", reason="already_undone")
+        return digest("undo", decision_id, str(len(earlier) + 1)) if earlier else digest("undo", decision_id)
+
+    def _count(self, change: Change) -> None:
+        self.metrics.entries.inc(change.entries)
+        for status, reason in change.ended:
+            self.metrics.actions.labels(status, reason).inc()
+        self.wake()
+
+
+def _growth(step: Step) -> int:
+    if isinstance(step.desired, int) and isinstance(step.observed, int):
+        return step.desired - step.observed
+    return 0
+
+
+def _undoing(action: Action, steps: tuple[Step, ...]) -> Action:
+    return replace(action, do=OPPOSITE.get(action.do, action.do), path="|".join(s.path for s in steps), valid_for=UNDO_VALID_FOR, steps=steps)
+
+
+def _undo_row(row: Row[Any], undo_id: str, action: Action, who: Principal, comment: str, now: int, valid_until: int) -> dict[str, Any]:
+    proposed = asdict(action)
+    body = canonical(
+        {"id": undo_id, "undoes": row.id, "by": who.name, "reason": comment, "now": now, "workspace": row.workspace, "action": canonical(proposed)}
+    )
+    same = ("workspace", "rule", "version", "mode", "boundary", "simulated")
+    return {
+        **{name: getattr(row, name) for name in same},
+        "id": undo_id,
+        "path": action.path,
+        "kind": "fired",
+        "at": now,
+        "valid_until": valid_until,
+        "action": canonical(proposed),
+        "refusals": "",
+        "evidence": None,
+        "body": body,
+        "body_hash": content_hash(body),
+        "by": who.name,
+        "undoes": row.id,
+        "status": "executing",
+        "reason": "undo",
+        "partition": None,
+        "offset": None,
+        "changed_at": now,
+    }

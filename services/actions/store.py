@@ -1,0 +1,184 @@
+"""Every query of the actions service that more than one file needs. Functions take the caller's transaction; rows stay in here, except as mappings."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.actions.core.letter import canonical, steps_of, steps_text
+from services.actions.core.progress import Attempt, Effect
+from services.actions.executors.contract import Step
+from services.actions.ledger import store as ledger
+from services.actions.ledger.store import Note
+from services.actions.tables import attempts, decisions, escalations, in_flight, intents, kill_switches, offsets, outbox
+from services.kernel.record import Outcome
+
+DECISIONS_LOG = "decisions"
+FINAL = ("verified", "failed", "unknown", "held", "rejected", "expired", "cancelled")
+
+
+@dataclass(slots=True)
+class Change:
+    """What one transaction does beside its rows: ledger notes and outcomes, written together at its end; counted once it has committed."""
+
+    now: int
+    notes: dict[str, list[Note]] = field(default_factory=lambda: defaultdict(list))
+    outcomes: list[Outcome] = field(default_factory=list)
+    ended: list[tuple[str, str]] = field(default_factory=list)  # (status, reason)
+
+    def note(self, workspace: str, kind: str, subject: str, by: str = "", /, **body: Any) -> None:
+        self.notes[workspace].append(Note(kind, subject, body, by))
+
+    def tell(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        body = {k: v for k, v in asdict(outcome).items() if k not in ("workspace", "decision_id", "by")}
+        self.note(outcome.workspace, "outcome", outcome.decision_id, outcome.by, **body)
+
+    @property
+    def entries(self) -> int:
+        return sum(map(len, self.notes.values()))
+
+    async def write(self, tx: AsyncConnection) -> None:
+        for workspace in sorted(self.notes):  # in one order everywhere, so that two writers cannot wait for each other
+            await ledger.append(tx, workspace, self.notes[workspace], self.now)
+        if self.outcomes:
+            await tx.execute(insert(outbox), [{"workspace": o.workspace, "body": canonical(asdict(o))} for o in self.outcomes])
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    engaged: bool = False
+    reason: str = ""
+    by: str = ""
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to execute one decision, until `until`, as long as the intent still carries `token`."""
+
+    decision_id: str
+    workspace: str
+    steps: tuple[Step, ...]
+    valid_until: int
+    by: str
+    token: int
+
+
+async def kill_switch(connection: AsyncConnection, workspace: str) -> Switch:
+    row = (await connection.execute(select(kill_switches).where(kill_switches.c.workspace == workspace))).first()
+    return Switch(row.engaged, row.reason, row.by, row.at) if row else Switch()
+
+
+async def next_offset(connection: AsyncConnection, partition: int) -> int:
+    at = (offsets.c.log == DECISIONS_LOG) & (offsets.c.partition == partition)
+    return int(await connection.scalar(select(offsets.c.offset).where(at)) or 0)
+
+
+async def set_next_offset(tx: AsyncConnection, partition: int, offset: int) -> None:
+    at = (offsets.c.log == DECISIONS_LOG) & (offsets.c.partition == partition)
+    if (await tx.execute(update(offsets).where(at).values(offset=offset))).rowcount == 0:
+        await tx.execute(insert(offsets).values(log=DECISIONS_LOG, partition=partition, offset=offset))
+
+
+async def hashes(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:
+    """The content hash of each decision that is known."""
+    rows = await connection.execute(select(decisions.c.id, decisions.c.body_hash).where(decisions.c.id.in_(list(ids))))
+    return {row.id: row.body_hash for row in rows}
+
+
+async def decision(connection: AsyncConnection, workspace: str, decision_id: str) -> Row[Any] | None:
+    return (await connection.execute(select(decisions).where(decisions.c.workspace == workspace, decisions.c.id == decision_id))).first()
+
+
+async def positions(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, int]:
+    rows = await connection.execute(select(decisions.c.id, decisions.c.position).where(decisions.c.id.in_(list(ids))))
+    return {row.id: row.position for row in rows}
+
+
+async def queue(tx: AsyncConnection, decision_id: str, workspace: str, position: int, steps: tuple[Step, ...], valid_until: int, by: str) -> None:
+    """The decision is to be executed, first come, first served."""
+    row = {"decision_id": decision_id, "workspace": workspace, "position": position, "steps": steps_text(steps), "valid_until": valid_until, "by": by}
+    await tx.execute(insert(intents).values(**row, state="queued", owner="", token=0, lease_until=0, due_at=0, tries=0))
+
+
+def lease_of(row: Row[Any]) -> Lease:
+    return Lease(row.decision_id, row.workspace, steps_of(json.loads(row.steps)), row.valid_until, row.by, row.token)
+
+
+async def attempts_of(connection: AsyncConnection, decision_id: str) -> tuple[Attempt, ...]:
+    rows = await connection.execute(select(attempts).where(attempts.c.decision_id == decision_id).order_by(attempts.c.intended_at, attempts.c.step))
+    return tuple(
+        Attempt(
+            step=r.step,
+            role=r.role,
+            path=r.path,
+            attribute=r.attribute,
+            observed=json.loads(r.observed),
+            desired=json.loads(r.desired),
+            answer=r.answer,
+            detail=r.detail,
+            seen=tuple(json.loads(r.seen)),
+            status=r.status,
+            reason=r.reason,
+        )
+        for r in rows
+    )
+
+
+async def add_attempt(tx: AsyncConnection, workspace: str, decision_id: str, attempt: Attempt, key: str, now: int) -> None:
+    await tx.execute(
+        insert(attempts).values(
+            decision_id=decision_id,
+            workspace=workspace,
+            step=attempt.step,
+            role=attempt.role,
+            path=attempt.path,
+            attribute=attempt.attribute,
+            observed=json.dumps(attempt.observed),
+            desired=json.dumps(attempt.desired),
+            key=key,
+            answer=attempt.answer,
+            detail=attempt.detail,
+            seen=json.dumps(attempt.seen),
+            status=attempt.status,
+            reason=attempt.reason,
+            intended_at=now,
+            finished_at=now if attempt.status else None,
+        )
+    )
+
+
+async def update_attempt(tx: AsyncConnection, decision_id: str, attempt: Attempt, now: int) -> None:
+    this = (attempts.c.decision_id == decision_id) & (attempts.c.step == attempt.step) & (attempts.c.role == attempt.role)
+    found = {"answer": attempt.answer, "detail": attempt.detail, "seen": json.dumps(attempt.seen), "status": attempt.status, "reason": attempt.reason}
+    await tx.execute(update(attempts).where(this).values(**found, finished_at=now if attempt.status else None))
+
+
+async def end(tx: AsyncConnection, change: Change, workspace: str, decision_id: str, status: str, reason: str, by: str, effects: Sequence[Effect] = ()) -> None:
+    """The decision has come to its end: nothing of it is in flight, and the outcome of each step is on its way to the engine."""
+    row = await decision(tx, workspace, decision_id)
+    await tx.execute(update(decisions).where(decisions.c.id == decision_id).values(status=status, reason=reason, changed_at=change.now))
+    await tx.execute(update(intents).where(intents.c.decision_id == decision_id).values(state="done"))
+    await tx.execute(delete(in_flight).where(in_flight.c.decision_id == decision_id))
+    change.ended.append((status, reason))
+    if not effects:
+        changed = row.path if row and status != "verified" else ""  # a notice changes no entity
+        change.tell(Outcome(workspace, decision_id, status, path=changed, reason=reason, by=by))
+    for effect in effects:
+        value = "" if effect.status == "failed" else str(effect.value)
+        change.tell(Outcome(workspace, decision_id, effect.status, effect.path, effect.attribute, effect.reason, by, value))
+
+
+async def mark(tx: AsyncConnection, decision_id: str, status: str, reason: str, now: int) -> None:
+    await tx.execute(update(decisions).where(decisions.c.id == decision_id).values(status=status, reason=reason, changed_at=now))
+
+
+async def waiting_count(connection: AsyncConnection) -> int:
+    return int(await connection.scalar(select(func.count()).select_from(escalations).where(escalations.c.status == "waiting")) or 0)

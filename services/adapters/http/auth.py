@@ -1,0 +1,219 @@
+"""Every request has a principal: an API key in the Authorization header, or a person's session behind a one-time login link.
+
+A key is `id.secret`; the database holds the secret's keyed SHA-256 and nothing that could be shown again. A session cookie is signed, HttpOnly and
+SameSite=Strict, and its session can be revoked. The workspace comes from the credential, never from the request.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Awaitable, Callable
+from html import escape
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.responses import HTMLResponse, Response
+from itsdangerous import BadSignature, Signer
+from sqlalchemy import func, insert, select, update
+
+from services.adapters.db.database import Database
+from services.adapters.http.tables import api_keys, login_links, sessions
+from services.kernel.errors import Forbidden, Misconfigured, Unauthorized
+from services.kernel.ports import Clock
+from services.kernel.principal import ROLES, SOURCE, Principal
+
+COOKIE = "trimtab_session"
+MINUTE = 60_000_000
+LINK_VALID_FOR = 10 * MINUTE
+SESSION_VALID_FOR = 12 * 60 * MINUTE
+NOBODY = "0" * 64  # what an unknown id is compared with, so that it takes as long as a known one
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def load_secret(folder: Path) -> bytes:
+    """The server's own secret, kept in the data folder, readable by its owner only; made on first use."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "secret"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        text = path.read_text().strip()
+        if len(text) < 64 or not set(text) <= set("0123456789abcdef"):
+            raise Misconfigured(f"{path} is not a secret of 32 bytes; without it no key and no session can be checked") from None
+        return bytes.fromhex(text)
+    with os.fdopen(handle, "w") as file:
+        made = secrets.token_bytes(32)
+        file.write(made.hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return made
+
+
+class Auth:
+    """Issues and checks credentials. `clock` should be the world's, also where the rest of the process runs on a simulated one."""
+
+    def __init__(self, database: Database, secret: bytes, clock: Clock) -> None:
+        self.database, self.clock = database, clock
+        self._secret = secret
+        self._signer = Signer(secret, salt="trimtab-session", digest_method=hashlib.sha256)
+
+    async def issue_key(self, name: str, role: str, workspace: str) -> str:
+        """A new key, `id.secret`; this is the only time it can be seen."""
+        _require_known_role(role, keys=True)
+        key_id, secret = "tk" + secrets.token_hex(6), secrets.token_urlsafe(32)
+        row = {"id": key_id, "workspace": workspace, "name": name, "role": role, "digest": self._digest("key", secret), "created_at": self.clock.now()}
+        async with self.database.writing() as tx:
+            await tx.execute(insert(api_keys).values(row))
+        return f"{key_id}.{secret}"
+
+    async def revoke_key(self, key_id: str, workspace: str) -> bool:
+        """False where the workspace has no such key in use. Works at once: keys are looked up on every request."""
+        in_use = (api_keys.c.id == key_id) & (api_keys.c.workspace == workspace) & api_keys.c.revoked_at.is_(None)
+        async with self.database.writing() as tx:
+            return (await tx.execute(update(api_keys).where(in_use).values(revoked_at=self.clock.now()))).rowcount == 1
+
+    async def has_keys(self, workspace: str) -> bool:
+        async with self.database.reading() as connection:
+            return bool(await connection.scalar(select(func.count()).select_from(api_keys).where(api_keys.c.workspace == workspace)))
+
+    async def login_link(self, name: str, role: str, workspace: str, base_url: str = "", valid_for: int = LINK_VALID_FOR) -> str:
+        """An address that logs one person in, once, within `valid_for` microseconds."""
+        _require_known_role(role, keys=False)
+        token = secrets.token_urlsafe(32)
+        row = {"digest": self._digest("link", token), "workspace": workspace, "name": name, "role": role, "expires_at": self.clock.now() + valid_for}
+        async with self.database.writing() as tx:
+            await tx.execute(insert(login_links).values(row))
+        return f"{base_url}/login/{token}"
+
+    async def login(self, token: str) -> str:
+        """Uses the link up and returns the cookie of a new session. Raises Unauthorized for a link that is used, expired or unknown: nobody learns which."""
+        now, session = self.clock.now(), secrets.token_urlsafe(32)
+        usable = (login_links.c.digest == self._digest("link", token)) & login_links.c.used_at.is_(None) & (login_links.c.expires_at > now)
+        async with self.database.writing() as tx:
+            who = (await tx.execute(update(login_links).where(usable).values(used_at=now).returning(login_links))).first()
+            if who is None:
+                raise Unauthorized("this login link has been used or has expired: ask for a new one")
+            row = {"digest": self._digest("session", session), "workspace": who.workspace, "name": who.name, "role": who.role}
+            await tx.execute(insert(sessions).values(**row, created_at=now, expires_at=now + SESSION_VALID_FOR))
+        return self._signer.sign(session).decode()
+
+    async def logout(self, cookie: str) -> None:
+        """The session opens nothing any more."""
+        if (digest := self._session_digest(cookie)) is None:
+            return
+        async with self.database.writing() as tx:
+            await tx.execute(update(sessions).where(sessions.c.digest == digest, sessions.c.revoked_at.is_(None)).values(revoked_at=self.clock.now()))
+
+    async def principal(self, request: Request) -> Principal:
+        """Who asks; Unauthorized where nobody can tell, Forbidden for a change that another site's page sent along."""
+        header = request.headers.get("authorization")
+        if header is not None:
+            scheme, _, credential = header.partition(" ")
+            if scheme.lower() != "bearer":
+                raise Unauthorized("use `Authorization: Bearer <key>`")
+            return await self._by_key(credential.strip())
+        if cookie := request.cookies.get(COOKIE):
+            refuse_cross_site(request)
+            return await self._by_session(cookie)
+        raise Unauthorized("a key or a login is needed")
+
+    async def _by_key(self, credential: str) -> Principal:
+        key_id, _, secret = credential.partition(".")
+        async with self.database.reading() as connection:
+            row = (await connection.execute(select(api_keys).where(api_keys.c.id == key_id))).first()
+        is_right = hmac.compare_digest(self._digest("key", secret), row.digest if row else NOBODY)
+        if row is None or not is_right or row.revoked_at is not None:
+            raise Unauthorized("the key is not valid")
+        return Principal(row.name, row.role, row.workspace, "key")
+
+    async def _by_session(self, cookie: str) -> Principal:
+        digest = self._session_digest(cookie)
+        async with self.database.reading() as connection:
+            row = (await connection.execute(select(sessions).where(sessions.c.digest == (digest or NOBODY)))).first()
+        if row is None or row.revoked_at is not None or row.expires_at <= self.clock.now():
+            raise Unauthorized("the session has ended: log in again")
+        return Principal(row.name, row.role, row.workspace, "session")
+
+    def _session_digest(self, cookie: str) -> str | None:
+        try:
+            return self._digest("session", self._signer.unsign(cookie).decode())
+        except (BadSignature, UnicodeError):
+            return None
+
+    def _digest(self, purpose: str, text: str) -> str:
+        return hmac.new(self._secret, f"{purpose}:{text}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def refuse_cross_site(request: Request) -> None:
+    """A change that rides on a cookie must come from our own pages; SameSite=Strict is the first wall, this is the second."""
+    if request.method in SAFE_METHODS:
+        return
+    origin = request.headers.get("origin")
+    site = request.headers.get("sec-fetch-site", "same-origin")
+    if site not in ("same-origin", "none") or (origin is not None and urlsplit(origin).netloc != request.headers.get("host")):
+        raise Forbidden("a page of another site sent this", reason="cross_site")
+
+
+def require(role: str) -> Callable[[Request], Awaitable[Principal]]:
+    """A dependency: the request's principal, if it may do what asks for `role` (source | viewer | editor | reviewer | admin)."""
+    if role not in (*ROLES, SOURCE):
+        raise ValueError(f"no such role: {role}")
+
+    async def principal(request: Request) -> Principal:
+        auth: Auth = request.app.state.auth
+        who = await auth.principal(request)
+        if not who.may(role):
+            raise Forbidden(f"this needs the role {role}; {who.name} is {who.role}")
+        return who
+
+    return principal
+
+
+def install(app: FastAPI, auth: Auth) -> None:
+    """`require` works in this app from now on, and GET /login/{token} and POST /logout exist."""
+    app.state.auth = auth
+    app.include_router(login_router(auth))
+
+
+def login_router(auth: Auth) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/login/{token}", response_class=HTMLResponse, include_in_schema=False)
+    async def login(token: str, request: Request, next: str = "/") -> Response:
+        cookie = await auth.login(token)
+        # A page, not a redirect: a browser that came here from elsewhere would not send a Strict cookie along a redirect.
+        target = escape(local(next), quote=True)
+        page = f'<!doctype html><meta charset="utf-8"><title>Trimtab</title><meta http-equiv="refresh" content="0;url={target}"><a href="{target}">Go on</a>'
+        headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        answer = HTMLResponse(page, headers=headers)
+        answer.set_cookie(
+            COOKIE, cookie, max_age=SESSION_VALID_FOR // 1_000_000, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
+        )
+        return answer
+
+    @router.post("/logout", status_code=204, include_in_schema=False)
+    async def logout(request: Request) -> Response:
+        refuse_cross_site(request)
+        await auth.logout(request.cookies.get(COOKIE, ""))
+        answer = Response(status_code=204)
+        answer.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")
+        return answer
+
+    return router
+
+
+def local(target: str) -> str:
+    """The path to go to, if it is one of ours; else the start page."""
+    parts = urlsplit(target)
+    is_ours = target.startswith("/") and not target.startswith(("//", "/\\")) and not parts.scheme and not parts.netloc and ";" not in target
+    return target if is_ours and target.isprintable() else "/"
+
+
+def _require_known_role(role: str, keys: bool) -> None:
+    allowed = (*ROLES, SOURCE) if keys else ROLES
+    if role not in allowed:
+        raise Misconfigured(f"no such role: {role}; there are {', '.join(allowed)}")
