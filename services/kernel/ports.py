@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
-from services.kernel.record import Record, Stamped
+from services.kernel.record import Stamped
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -14,18 +16,18 @@ class Clock(Protocol):
         ...
 
 
-class Log(Protocol):
+class Log(Protocol[T]):
     """An ordered, durable sequence of records per partition; the key is the workspace."""
 
-    async def append(self, records: Sequence[tuple[str, Record]]) -> Sequence[tuple[int, int]]:
+    async def append(self, records: Sequence[tuple[str, T]]) -> Sequence[tuple[int, int]]:
         """Returns (partition, offset) of each (key, record) once all are durable; raises Unavailable, and then none or all are there."""
         ...
 
-    async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped]:
+    async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[T]]:
         """Up to `limit` records from `offset`, in order; empty at the end."""
         ...
 
-    def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped]]:
+    def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped[T]]]:
         """Records from `offset` as they come."""
         ...
 

@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,10 +130,13 @@ class Clock:
 Record: TypeAlias = EventBatch | Activation | Ready | Target | Tick | Outcome | Change | Skip | Clock
 
 
+T_co = TypeVar("T_co", covariant=True)
+
+
 @dataclass(frozen=True, slots=True)
-class Stamped:
+class Stamped(Generic[T_co]):
     """A record as the log holds it: `stamp` is the append time in microseconds, `offset` its place in the partition."""
 
     offset: int
     stamp: int
-    record: Record = field(repr=False)
+    record: T_co = field(repr=False)

@@ -71,10 +71,8 @@ class Worker:
             raise Unavailable(self.stopped, reason="partition_stopped")
 
     async def _restore(self) -> None:
-        offset = 0
-        while page := await self.decisions.read(self.number, offset):
-            self.said += [s.record.id for s in page]
-            offset = page[-1].offset + 1
+        while before := await self.decisions.read(self.number, len(self.said)):
+            self.said += [s.record.id for s in before]
         self.said.reverse()
         offset = 0
         while page := await self.events.read(self.number, offset, BATCH):

@@ -135,6 +135,8 @@ class Weigher:
         days = self._daily(claim, spent, now)
         daily = [float(Fraction(micro) / MILLION / tested) for micro in days]
         m, phi = float(sum(days) / MILLION / tested), evidence.dispersion(daily, self.cv)
+        if m < 0:
+            return None
         log_e = int(self._rate(claim, d / MILLION, np.array([m]), np.array([phi]))[0])
         named += [("matured", int(sum(days))), ("phi_micro", round(phi * MILLION)), ("cv_micro", round(self.cv * MILLION))]
         return Strength(log_e, claim, tuple(sorted(named)))
@@ -185,5 +187,6 @@ class Weigher:
                 daily[:, column] += credit[:, i]
             m = daily.sum(axis=1)
             phi = 1 + self.cv * self.cv * (daily * daily).sum(axis=1) / np.where(m > 0, m, 1)
+            m = np.maximum(m, 0)
             lowest = np.minimum(lowest, self._rate(claim, d / MILLION, m, phi))
         return lowest

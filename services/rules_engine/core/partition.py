@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from services.kernel.decision import Decision
-from services.kernel.record import Activation, Clock, Skip, Stamped, Tick
+from services.kernel.record import Activation, Clock, Record, Skip, Stamped, Tick
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.program import canonical
@@ -21,7 +21,7 @@ class Partition:
         self.workspaces: dict[str, Workspace] = {}
         self.now, self.offset, self.simulated = 0, 0, False
 
-    def step(self, records: Sequence[Stamped]) -> list[Decision]:
+    def step(self, records: Sequence[Stamped[Record]]) -> list[Decision]:
         """The decisions that these records bring about, in order of (boundary, workspace, admission) as time reaches them."""
         decisions: list[Decision] = []
         for stamped in records:
@@ -32,7 +32,7 @@ class Partition:
             self.offset = stamped.offset + 1
         return decisions
 
-    def _apply(self, stamped: Stamped) -> None:
+    def _apply(self, stamped: Stamped[Record]) -> None:
         record = stamped.record
         match record:
             case Tick() | Skip():
@@ -64,7 +64,7 @@ class Partition:
         return blake2b(canonical(state).encode(), digest_size=16).hexdigest()
 
 
-def demand_of(records: Sequence[Stamped]) -> Demand:
+def demand_of(records: Sequence[Stamped[Record]]) -> Demand:
     """What every activation of a stretch of log asks for."""
     demand = Demand()
     for stamped in records:

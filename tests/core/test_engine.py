@@ -1,0 +1,150 @@
+"""The letter of the engine: each test is one of its sentences."""
+
+from __future__ import annotations
+
+from tests.core.world import DAY, HOUR, MINUTE, SECOND, START, World, ctr_below, pause_rule
+
+S = SECOND / HOUR
+
+
+def weak(world: World, ad: str = "a", **attributes: str) -> World:
+    return world.report(ad, 1000, 5, status="active", **attributes)
+
+
+def test_a_rule_fires_at_the_first_boundary_after_what_makes_it_true() -> None:
+    world = weak(World().activate(pause_rule()).at(1)).at(2).tick()
+    assert world.told() == [(1 + S, "a", "fired", ())]
+
+
+def test_a_record_on_the_boundary_belongs_to_the_next_one() -> None:
+    world = World().activate(pause_rule()).at(1)
+    world.now += SECOND // 2
+    assert weak(world).at(2).tick().told() == [(1 + S, "a", "fired", ())]
+
+
+def test_ticks_only_move_time() -> None:
+    quiet = weak(World().activate(pause_rule()).at(1)).at(3).tick().decisions()
+    noisy = World().activate(pause_rule()).at(0.5).tick().tick().at(1)
+    weak(noisy)
+    for i in range(20):
+        noisy.at(1 + i / 10).tick()
+    noisy.at(3).tick()
+    assert [(d.id, d.readings) for d in noisy.decisions()] == [(d.id, d.readings) for d in quiet]
+
+
+def test_for_needs_when_true_at_every_boundary() -> None:
+    world = weak(World().activate(pause_rule(hold=2 * HOUR)).at(1)).at(2).report("a", 1000, 1000).at(2.5)
+    world.report("a", 500_000, 0).at(9).tick()
+    assert world.told() == [(4.5 + S, "a", "fired", ())]
+
+
+def test_a_window_forgets_what_left_it() -> None:
+    rule = pause_rule(when=ctr_below(8000, DAY))
+    world = weak(World().activate(rule).at(1)).at(50).tick()
+    decisions = world.decisions()
+    assert [(d.kind, (d.now - START) / HOUR) for d in decisions] == [("fired", 1 + S)]
+    world = weak(World().activate(rule).at(1)).at(1.1).outcome(decisions[0].id, "held").at(50).tick()
+    assert [(d.kind, round((d.now - START) / HOUR, 2)) for d in world.decisions()] == [("fired", 1.0), ("fired", 1.1)]
+
+
+def test_what_fired_waits_and_never_fires_twice_for_one_cause() -> None:
+    world = weak(World().activate(pause_rule()).at(1))
+    [first] = world.at(1.2).tick().decisions()
+    world.at(1.2).outcome(first.id, "rejected").at(5).tick()
+    assert world.told() == [(1 + S, "a", "fired", ())]
+    world.report("a", 10_000, 10_000).at(6).report("a", 10_000_000, 0).at(7).tick()
+    assert [t[2] for t in world.told()] == ["fired", "cleared", "fired"]
+
+
+def test_held_does_not_spend_the_cause() -> None:
+    world = weak(World().activate(pause_rule()).at(1))
+    [first] = world.at(1.2).tick().decisions()
+    world.at(1.2).outcome(first.id, "held").at(1.3).tick()
+    assert world.told() == [(1 + S, "a", "fired", ()), (1.2 + S, "a", "fired", ())]
+
+
+def test_a_deadline_counts_as_unknown() -> None:
+    world = weak(World().activate(pause_rule()).at(1)).at(5).tick()
+    assert [t[2] for t in world.told()] == ["fired"]
+    state = world.partition()
+    state.step(world.records)
+    assert not state.workspaces["acme"].flights
+
+
+def test_an_unknown_truth_never_acts_and_keeps_what_is_on() -> None:
+    rule = pause_rule(when=ctr_below(8000, DAY))
+    assert World().activate(rule).report("a", 0, 0, status="active").at(2).tick().told() == []
+
+
+def test_a_status_never_seen_is_unknown() -> None:
+    assert World().activate(pause_rule()).at(1).report("a", 1000, 0).at(2).tick().told() == []
+
+
+def test_a_verified_outcome_is_a_change_from_its_stamp_and_sets_the_attribute() -> None:
+    world = weak(World().activate(pause_rule()).at(1))
+    [first] = world.at(1.2).tick().decisions()
+    world.at(1.5).outcome(first.id, "verified", "a", action="status", value="paused", by="pause-weak").at(2).tick()
+    assert world.told() == [(1 + S, "a", "fired", ()), (1.5 + S, "a", "cleared", ())]
+    state = world.partition()
+    state.step(world.records)
+    workspace = state.workspaces["acme"]
+    assert workspace.facts.attribute("status", workspace.facts.entities.row["meta_ads/act/cmp/grp/a"]) == "paused"
+
+
+def test_amounts_from_before_a_change_belong_to_the_baseline() -> None:
+    rule = pause_rule()
+    world = World().activate(rule).at(1).report("a", 1000, 100, status="active").at(2).change("a").at(3)
+    weak(world).at(4).tick()
+    assert world.told() == [(3 + S, "a", "fired", ())]
+    [d] = world.decisions()
+    assert (d.readings[0].numerator, d.readings[0].denominator) == (5_000_000, 1000_000_000)
+
+
+def test_a_change_dated_back_moves_the_line_back() -> None:
+    world = World().activate(pause_rule()).at(1).report("a", 1000, 100, status="active").at(3).report("a", 1000, 5).at(4).change("a", ago=2).at(5).tick()
+    assert world.told() == [(4 + S, "a", "fired", ())]
+
+
+def test_a_threshold_edited_keeps_the_evidence_and_another_scope_restarts_it() -> None:
+    first = pause_rule(when=ctr_below(1000))
+    edited, elsewhere = pause_rule(when=ctr_below(8000)), pause_rule(when=ctr_below(8000), where=None)
+    world = weak(World().activate(first).at(1))
+    assert weak(world).at(2).activate(edited).at(3).tick().told() == [(2 + S, "a", "fired", ())]
+    world = weak(World().activate(first).at(1)).at(2).activate(elsewhere).at(3).tick()
+    assert world.told() == []
+
+
+def test_a_retired_rule_says_nothing_more() -> None:
+    rule = pause_rule()
+    world = World().activate(rule).at(1).activate(rule, "retired").at(2)
+    assert weak(world).at(3).tick().told() == []
+
+
+def test_a_shadow_rule_fires_in_shadow_once_a_cause() -> None:
+    world = World().activate(pause_rule(), "shadow").at(1)
+    weak(world).at(1.5).report("a", 10, 0).at(3).tick()
+    assert [(d.kind, d.mode) for d in world.decisions()] == [("fired", "shadow")]
+
+
+def test_one_object_has_one_decision_in_flight() -> None:
+    world = World().activate(pause_rule(rule="b")).activate(pause_rule(rule="a", priority=1)).at(1)
+    weak(world).at(2).tick()
+    assert [(d.rule_id, d.kind, d.refusals) for d in world.decisions()][:2] == [("b", "fired", ()), ("a", "refused", ("outranked",))]
+
+
+def test_a_decision_is_valid_for_a_while_from_its_boundary() -> None:
+    [d] = weak(World().activate(pause_rule()).at(1)).at(2).tick().decisions()
+    assert d.valid_until == d.now + 15 * MINUTE
+    assert d.now == d.boundary * SECOND
+
+
+def test_other_workspaces_are_another_world() -> None:
+    world = World().activate(pause_rule()).at(1)
+    world.workspace = "other"
+    assert weak(world).at(2).tick().told() == []
+
+
+def test_time_that_steps_back_is_read_as_the_largest_so_far() -> None:
+    world = World().activate(pause_rule()).at(2).tick().at(1)
+    weak(world).at(3).tick()
+    assert world.told() == [(2 + S, "a", "fired", ())]
