@@ -43,6 +43,7 @@ class Circumstance:
     stalest: str  # its name
     changed_at: int  # last change by rules or by hand, 0 for none
     changed_by: str
+    changed_by_us_at: int  # last change by an action of ours, 0 for none
     status: str  # "" where unknown
     survivors: Mapping[str, int] = field(default_factory=dict)  # level -> siblings below that ancestor that would stay on
 

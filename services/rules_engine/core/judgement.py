@@ -232,8 +232,8 @@ class Judgement:
         return Circumstance(
             program, facts.entities.path[row], self.now, int(rule.since.start[row]), int(facts.entities.first_event[row]), tuple(minimums),
             None if strength is None else strength.log_e, rule.weighers[side].needed, () if strength is None else self._totals(strength),
-            freshest, stalest, changed.when if changed else 0, changed.by if changed else "", status if isinstance(status, str) else "",
-            self._survivors(row),
+            freshest, stalest, changed.when if changed else 0, changed.by if changed else "", self.workspace.ours.get(row, 0),
+            status if isinstance(status, str) else "", self._survivors(row),
         )  # fmt: skip
 
     @staticmethod
@@ -254,8 +254,10 @@ class Judgement:
 
     def _wake(self, rule: Running, sides: list[Circumstance]) -> int:
         """The next instant at which a guard that compares now with a known instant plus one of its durations may answer differently."""
-        instants = {t for c in sides for t in (c.since, c.first_event, c.freshest, c.changed_at)}
+        instants = {t for c in sides for t in (c.since, c.first_event, c.freshest, c.changed_at, c.changed_by_us_at)}
         durations = {v for a in rule.program.guards for _, v in a.parameters if isinstance(v, int)}
+        defaults = [p.default for a in rule.program.guards for p in self.workspace.guards[a.guard].parameters.values() if p.kind == "duration"]
+        durations |= {d for d in defaults if isinstance(d, int)}
         return min((t for i in instants for d in durations for t in (i + d, i + d + 1) if t > self.now), default=0)
 
     def turning(self, rule: Running, subject: Subject, instants: I64) -> int:

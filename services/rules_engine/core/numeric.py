@@ -51,8 +51,8 @@ def log1p(x: Floats) -> Floats:
     """ln(1 + x) elementwise, exact near 0: the rounding of 1 + x is corrected."""
     y = 1.0 + x
     with np.errstate(divide="ignore", invalid="ignore"):
-        corrected = log(y) + np.where((y > 0) & np.isfinite(y), (x - (y - 1.0)) / np.where(y == 0, 1.0, y), 0.0)
-    return corrected
+        lost = np.where((y > 0) & np.isfinite(y), (x - (y - 1.0)) / np.where(y == 0, 1.0, y), 0.0)
+    return log(y) + lost
 
 
 def log_sum_exp(terms: list[Floats]) -> Floats:

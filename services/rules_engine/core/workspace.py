@@ -51,6 +51,7 @@ class Workspace:
             self.facts.windows.demand(width, pane)
         self.targets: dict[str, list[Target]] = {}
         self.changed: dict[int, Changed] = {}
+        self.ours: dict[int, int] = {}  # row -> stamp of our last verified outcome
         self.activated: dict[str, Activation] = {}  # by version, until ready
         self.effective: list[Activation] = []  # take effect at the next boundary, in log order
         self.born: dict[str, Since] = {}  # by anchor
@@ -112,6 +113,8 @@ class Workspace:
 
     def _change(self, path: str, change: Changed) -> int:
         row = self.facts.entities.resolve(path)
+        if change.ours:
+            self.ours[row] = max(self.ours.get(row, 0), change.when)
         known = self.changed.get(row)
         if known is None or known.when <= change.when:
             self.changed[row] = change
@@ -252,7 +255,7 @@ class Workspace:
         path = self.facts.entities.path
         return [
             self.facts.canonical(),
-            sorted([path[row], c.when, c.by, c.ours] for row, c in self.changed.items()),
+            sorted([path[row], c.when, c.by, c.ours, self.ours.get(row, 0)] for row, c in self.changed.items()),
             [[name, [[t.path, t.amount, t.unit, t.valid_from, t.valid_until] for t in self.targets[name]]] for name in sorted(self.targets)],
             sorted(self.activated),
             [a.version for a in self.effective],
