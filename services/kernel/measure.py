@@ -19,19 +19,19 @@ LARGEST = 1 << 53  # micro-units of one amount; more is an error of the sender
 MONEY = frozenset({"spend", "revenue"})  # bases that mean nothing without a currency
 COUNTS = frozenset({"impressions", "clicks", "conversions", "leads"})  # bases that a currency would make nonsense of
 
-# ISO 4217, active: code -> digits of the minor unit
-CURRENCIES: dict[str, int] = dict.fromkeys(
-    (
+_BY_DIGITS = {  # ISO 4217, active, by the digits of the minor unit
+    2: (
         "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD CAD CDF CHE CHF CHW CNY COP COU CRC CUP CVE CZK "
         "DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR "
         "LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR "
         "SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XCD XCG YER ZAR "
         "ZMW ZWG"
-    ).split(),
-    2,
-)
-CURRENCIES |= dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0)
-CURRENCIES |= dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3) | dict.fromkeys("CLF UYW".split(), 4)
+    ),
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
+}
+CURRENCIES: dict[str, int] = {code: digits for digits, codes in _BY_DIGITS.items() for code in codes.split()}
 
 _EXACT = Context(prec=60, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation])
 _DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,4})?", re.ASCII)
@@ -56,7 +56,7 @@ def currency(code: object) -> str:
 
 
 def decimal(value: object) -> Decimal:
-    """The finite decimal that a text, an int or a Decimal writes; else RejectedInput `not_a_number`. Floats are refused: their decimals are not the sender's."""
+    """The finite decimal that a text, an int or a Decimal writes; else RejectedInput `not_a_number`. A float is refused: its decimals are not the sender's."""
     if isinstance(value, Decimal):
         number = value
     elif isinstance(value, int) and not isinstance(value, bool):
