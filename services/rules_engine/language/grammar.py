@@ -232,6 +232,8 @@ def hint_for(word: str, error: UnexpectedInput) -> str:
         return "write and, or, not"
     if word == "[":
         return "windows are [24h], [7d], [90m] or [since change]"
+    if error.pos_in_stream and "DURATION" in (getattr(error, "expected", None) or getattr(error, "allowed", None) or set()):
+        return "windows are [24h], [7d], [90m] or [since change]"
     if word == "'":
         return 'texts stand in double quotes: "active"'
     if word in ("$", "€", "£"):

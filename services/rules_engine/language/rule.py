@@ -1,0 +1,415 @@
+"""One rule of a pack: its fields read, its conditions checked, its guards' parameters turned into numbers, its program made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.scalarstring import ScalarString
+
+from services.kernel.entity import LEVELS
+from services.rules_engine.core.guard import Guard, Parameter
+from services.rules_engine.core.metric import Definition
+from services.rules_engine.core.program import Action, And, Approval, Asked, Condition, Lag, MetricRef, Minimum, Not, Or, Pair, Program
+from services.rules_engine.core.truth import comparisons, inside, references
+from services.rules_engine.language.checker import ATTRIBUTES, Checker, Conversion
+from services.rules_engine.language.grammar import Span
+from services.rules_engine.language.problem import Place, nearest
+from services.rules_engine.language.reading import MICRO, Fields, Report, number
+
+SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
+INTERVAL = SECOND
+VALID_FOR = 15 * MINUTE
+LATER = {
+    "cap": "caps on the number of actions are planned; until then keep `approve` narrow",
+    "stop": "stopping rules are planned; until then retire the rule by hand",
+    "fdr": "control over many objects is planned; each object has its own promise",
+}
+DOING = ("pause", "resume", "notify", "set_budget", "shift_budget")
+OBJECTS = ("pause", "resume", "set_budget", "shift_budget")
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    platform: str
+    currency: str
+    zone: str
+    offsets: tuple[tuple[int, int], ...]
+
+
+def pane_of(window: int) -> int:
+    """The width of the panes that a window is made of: fine for short ones, an hour for a week."""
+    return MINUTE if window <= 2 * HOUR else 5 * MINUTE if window <= DAY else HOUR if window <= 7 * DAY else DAY // 4
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReader:
+    account: Account
+    definitions: dict[str, Definition]
+    guards: dict[str, Guard]
+    conversions: dict[str, Conversion]
+    lag: Lag | None
+    coefficients: tuple[tuple[str, tuple[float, ...]], ...]
+    source: str
+    report: Report
+
+    def read(self, fields: Fields) -> Program | None:
+        """The rule's program, or None after what is wrong has been reported."""
+        before: list[int] = []
+
+        def noted(place: Place, message: str, hint: str = "") -> None:
+            before.append(1)
+            self.report(place, message, hint)
+
+        return OneRule(self, fields, noted).read(before)
+
+
+class OneRule:
+    def __init__(self, pack: RuleReader, fields: Fields, report: Report) -> None:
+        self.pack, self.f, self.report = pack, fields, report
+        fields.report = report
+        self.current: tuple[Fields, str] = (fields, "when")
+        a = pack.account
+        self.checker = Checker(a.platform, a.currency, pack.definitions, pack.conversions, self._point)
+
+    def read(self, faults: list[int]) -> Program | None:
+        f = self.f
+        f.take("tests")
+        name, owner, objective = f.text("rule", None), f.text("owner", None), f.text("objective")
+        depth, where, unless, pair_fields = self._scope()
+        when_key = "from" if pair_fields else "when"
+        when = self._condition(f, when_key) if f.has(when_key) else None
+        f.asked.append(when_key)
+        to = self._condition(f, "to") if pair_fields else None
+        clear = self._condition(f, "clear") if f.has("clear") else None
+        f.asked += ["clear", "to"] if pair_fields else ["clear"]
+        if when is None and not faults:
+            f.missing(when_key, "the condition")
+        hold, priority = f.duration("for"), self._whole("priority")
+        valid_for = f.duration("valid_for", VALID_FOR)
+        conditions = [c for c in (when, to) if c is not None]
+        asked, minimums, lag = self._guards(conditions)
+        action = self._action(bool(pair_fields))
+        asked = self._implied(asked, action)
+        risk = f.text("risk", "medium")
+        if risk not in ("low", "medium", "high"):
+            self.report(f.where("risk"), f"a risk is low, medium or high, not {risk!r}", "")
+        approve = self._approve(risk)
+        f.done(LATER)
+        if when is None or action is None or (pair_fields and to is None) or faults:
+            return None
+        self._judgeable(conditions, asked, minimums, when_key)
+        if faults:
+            return None
+        windows = sorted({r.window for c in (*conditions, clear) for r in references(c) if r.window})
+        a = self.pack.account
+        pair = Pair(pair_fields[0], pair_fields[1], to) if pair_fields and to is not None else None
+        return Program(
+            rule=name, owner=owner, objective=objective, platform=a.platform, currency=a.currency, zone=a.zone, depth=depth, where=where, unless=unless,
+            when=when, clear=clear, pair=pair, hold=hold, metrics=tuple(self.checker.metrics), minimums=minimums,
+            guards=tuple(sorted(asked, key=lambda g: g.guard)), lag=lag, action=action, approve=approve, risk=risk, priority=priority, valid_for=valid_for,
+            panes=tuple((w, pane_of(w)) for w in windows), interval=INTERVAL, coefficients=self.pack.coefficients, offsets=a.offsets,
+            source=self._source(),
+        )  # fmt: skip
+
+    # -- conditions --------------------------------------------------------------------------------------------------
+
+    def _condition(self, fields: Fields, key: str, attributes_only: bool = False) -> Condition | None:
+        text = fields.text(key)
+        if not text.strip():
+            return None
+        self.current = fields, key
+        return self.checker.condition(text, attributes_only)
+
+    def _point(self, span: Span, message: str, hint: str) -> None:
+        """A place inside the condition being checked becomes a place in the file."""
+        fields, key = self.current
+        place, value = fields.where(key), fields.mapping.get(key)
+        quoted = 1 if isinstance(value, ScalarString) and type(value).__name__ != "PlainScalarString" else 0
+        self.report(Place(place.line, place.column + quoted + span.start, span.end - span.start), message, hint)
+
+    def _scope(self) -> tuple[int, Condition | None, Condition | None, tuple[int, tuple[str, ...]] | None]:
+        fields = self.f.fields("scope", "a scope", needed=True)
+        if fields is None:
+            return 4, None, None, None
+        level = fields.text("level", None)
+        if level and level not in LEVELS:
+            self.report(fields.where("level"), f"there is no level {level!r}", nearest(level, LEVELS))
+        where = self._condition(fields, "where", attributes_only=True)
+        unless = self._condition(fields, "except", attributes_only=True)
+        within, same = fields.text("pairs_within"), fields.text("same")
+        pair = None
+        depth = LEVELS.index(level) if level in LEVELS else 4
+        if within:
+            if within not in LEVELS[:depth]:
+                self.report(fields.where("pairs_within"), f"pairs are formed within a level above {level}, not {within!r}", nearest(within, LEVELS[:depth]))
+            names = tuple(w.strip() for w in same.split(",") if w.strip())
+            for name in names:
+                if name not in ATTRIBUTES:
+                    self.report(fields.where("same"), f"there is no attribute {name!r}", nearest(name, ATTRIBUTES))
+            pair = (LEVELS.index(within) if within in LEVELS else 1, names)
+        elif same:
+            self.report(fields.where_key("same"), "`same` compares the two objects of a pair", "write pairs_within: account")
+        fields.done()
+        return depth, where, unless, pair
+
+    # -- guards ------------------------------------------------------------------------------------------------------
+
+    def _guards(self, conditions: list[Condition]) -> tuple[list[Asked], tuple[Minimum, ...], Lag | None]:
+        fields = self.f.fields("guards", "the guards")
+        if fields is None:
+            return [], (), None
+        asked: list[Asked] = []
+        minimums: tuple[Minimum, ...] = ()
+        lag = None
+        for name in list(fields.mapping):
+            if name == "late_conversions":
+                lag = self._lag(fields)
+            elif name == "sample":
+                minimums = self._sample(fields, conditions)
+                asked.append(Asked("sample", ()))
+            elif name in self.pack.guards:
+                asked.append(Asked(name, self._parameters(fields, self.pack.guards[name])))
+            elif name in LATER:
+                fields.asked.append(name)
+                self.report(fields.where_key(name), f"`{name}` does not exist yet", LATER[name])
+            else:
+                fields.asked.append(name)
+                self.report(fields.where_key(name), f"there is no guard {name!r}", nearest(name, [*self.pack.guards, "late_conversions"]))
+        return asked, minimums, lag
+
+    def _implied(self, asked: list[Asked], action: Action | None) -> list[Asked]:
+        """Guards that are asked without being written: status for what acts on an object, a day's run time beside confidence."""
+        names = {a.guard for a in asked}
+        if action is not None and action.kind in OBJECTS and "status" not in names:
+            asked = [*asked, Asked("status", ())]
+        if "confidence" in names and "min_runtime" not in names:
+            asked = [*asked, Asked("min_runtime", (("at_least", DAY),))]
+        return asked
+
+    def _lag(self, guards: Fields) -> Lag | None:
+        of, table = guards.text("late_conversions"), self.pack.lag
+        if of not in self.pack.conversions:
+            self.report(guards.where("late_conversions"), f"there is no conversion definition {of!r}", nearest(of, self.pack.conversions))
+        elif table is None or table.of != of:
+            self.report(guards.where("late_conversions"), f"there is no lag table of {of}", f"write lag: {{of: {of}, arrived: {{24h: 90%, 72h: 100%}}}}")
+        else:
+            return table
+        return None
+
+    def _sample(self, guards: Fields, conditions: list[Condition]) -> tuple[Minimum, ...]:
+        fields = guards.fields("sample", "a minimum sample")
+        if fields is None:
+            return ()
+        minimums = []
+        read_costs = any(self.checker.metrics[r.metric].family == "rate" for c in conditions for r in references(c))
+        for name in list(fields.mapping):
+            written, _, of = name.partition("(")
+            definition = self.pack.definitions.get(written)
+            if definition is None or definition.denominator:
+                fields.asked.append(name)
+                plain = [n for n, d in self.pack.definitions.items() if not d.denominator]
+                self.report(fields.where_key(name), f"a sample is counted in plain amounts, not in {name!r}", nearest(name, plain))
+                continue
+            if read_costs and definition.unit != "money":
+                fields.asked.append(name)
+                self.report(fields.where_key(name), "the sample of a cost rule is money spent, never a number of events", "sample: {spend: 90 EUR}")
+                continue
+            if definition.takes_conversion and of.rstrip(")") not in self.pack.conversions:
+                fields.asked.append(name)
+                self.report(fields.where_key(name), f"{written} of which conversions?", nearest(of.rstrip(")"), self.pack.conversions))
+                continue
+            least = fields.money(name, self.pack.account.currency) if definition.unit == "money" else self._count(fields, name)
+            metric = self.checker.metric(definition, of.rstrip(")"))
+            if metric not in self.checker.metrics:
+                self.checker.metrics.append(metric)
+            minimums.append(Minimum(self.checker.metrics.index(metric), least, f"{name}: {fields.mapping[name]}"))
+        return tuple(minimums)
+
+    def _count(self, fields: Fields, key: str) -> int:
+        value = number(str(fields.take(key)))
+        if value is None or value.denominator != 1:
+            self.report(fields.where(key), f"{fields.mapping[key]!r} is not a whole number", "write 3000")
+            return 0
+        return int(value) * MICRO
+
+    def _parameters(self, guards: Fields, guard: Guard) -> tuple[tuple[str, int | str], ...]:
+        value = guards.mapping.get(guard.name)
+        sole = next((n for n, p in guard.parameters.items() if p.sole), None)
+        if not isinstance(value, CommentedMap):
+            if sole is None:
+                guards.asked.append(guard.name)
+                self.report(guards.where(guard.name), f"guard {guard.name} takes fields", f"{guard.name}: {{{', '.join(guard.parameters)}: ...}}")
+                return ()
+            written: dict[str, int | str] = {sole: self._parameter(guards, guard.name, guard.parameters[sole])}
+            return self._complete(guards, guard, written)
+        fields = guards.fields(guard.name, f"guard {guard.name}")
+        assert fields is not None
+        written = {name: self._parameter(fields, name, p) for name, p in guard.parameters.items() if fields.has(name)}
+        fields.asked += guard.parameters
+        fields.done(LATER)
+        return self._complete(guards, guard, written)
+
+    def _complete(self, guards: Fields, guard: Guard, written: dict[str, int | str]) -> tuple[tuple[str, int | str], ...]:
+        for name, p in guard.parameters.items():
+            if name not in written and p.default is None and not p.choices:
+                self.report(guards.where_key(guard.name), f"guard {guard.name} lacks `{name}`", p.help)
+            elif name not in written and p.default is None:
+                self.report(guards.where_key(guard.name), f"guard {guard.name} lacks `{name}`", f"one of {', '.join(p.choices)}")
+            else:
+                written.setdefault(name, p.default if p.default is not None else 0)
+        return tuple(sorted(written.items()))
+
+    def _parameter(self, fields: Fields, name: str, p: Parameter) -> int | str:
+        value: int | str
+        match p.kind:
+            case "duration":
+                value = fields.duration(name)
+            case "percent":
+                value = fields.percent(name)
+            case "number":
+                value = self._count(fields, name) // MICRO
+            case "flag":
+                raw = fields.take(name)
+                value = int(raw is True)
+                if not isinstance(raw, bool):
+                    self.report(fields.where(name), f"`{name}` is true or false", "")
+            case _:
+                value = fields.text(name)
+        if p.choices and str(fields.mapping.get(name)) not in p.choices:
+            self.report(fields.where(name), f"`{name}` is one of {', '.join(p.choices)}", nearest(str(fields.mapping.get(name)), p.choices))
+        if p.least is not None and isinstance(value, int) and value < p.least:
+            self.report(fields.where(name), f"`{name}` is at least {p.least}", p.help)
+        return value
+
+    def _judgeable(self, conditions: list[Condition], asked: list[Asked], minimums: tuple[Minimum, ...], key: str) -> None:
+        """A rate or cost rule has a minimum sample; what stands under confidence must be measurable."""
+        metrics = self.checker.metrics
+        place = self.f.where(key)
+        rates = [metrics[r.metric] for c in conditions for r in references(c) if metrics[r.metric].denominator is not None]
+        if rates and not minimums:
+            costs = any(m.unit not in ("ratio", "count") for m in rates)
+            hint = f"guards: {{sample: {{spend: 90 {self.pack.account.currency}}}}}" if costs else "guards: {sample: {impressions: 3000}}"
+            self.report(place, f"a rule on {rates[0].name} needs a minimum sample", hint)
+        if not any(a.guard == "confidence" for a in asked):
+            return
+        for condition in conditions:
+            for comparison in comparisons(condition):
+                sides = [r for side in (comparison.left, comparison.right) for r in inside(side)]
+                for r in sides:
+                    self._measurable(comparison.text, r, len(sides), isinstance(comparison.left, MetricRef) or isinstance(comparison.right, MetricRef), place)
+            if either(condition, metrics):
+                self.report(place, "`or` between two metrics has no evidence of its own", "write two rules, or leave confidence out")
+        if not any(m.family for m in metrics):
+            self.report(place, "confidence has nothing to measure: the condition compares no rate and no cost", "leave confidence out")
+
+    def _measurable(self, text: str, r: MetricRef, metrics: int, alone: bool, place: Place) -> None:
+        metric = self.checker.metrics[r.metric]
+        if metric.denominator is None:
+            return
+        if not metric.family:
+            self.report(place, f"no evidence is built for {metric.name} yet", "leave confidence out, or use ctr, cvr, cpc, cpa or cpl")
+        elif r.window:
+            self.report(place, f"{text!r}: evidence over a sliding window is not built yet", f"use {r.text}[since change], or leave confidence out")
+        elif metrics > 1 or not alone:
+            self.report(place, f"{text!r}: under confidence a metric is compared with a number or a target", "move the arithmetic to the other side")
+
+    # -- action ------------------------------------------------------------------------------------------------------
+
+    def _whole(self, key: str) -> int:
+        raw = self.f.take(key)
+        if raw is None:
+            return 0
+        if not isinstance(raw, int) or isinstance(raw, bool) or abs(raw) > 1_000_000:
+            self.report(self.f.where(key), f"`{key}` is a whole number", "0 is the default; smaller goes first")
+            return 0
+        return int(raw)
+
+    def _action(self, pairs: bool) -> Action | None:
+        f = self.f
+        if isinstance(f.mapping.get("do"), CommentedMap):
+            fields = f.fields("do", "an action")
+            assert fields is not None
+            return self._budget(fields, pairs)
+        kind = f.text("do", None)
+        if not kind:
+            return None
+        if kind not in DOING:
+            self.report(f.where("do"), f"there is no action {kind!r}", nearest(kind, DOING))
+            return None
+        if kind in ("set_budget", "shift_budget"):
+            self.report(f.where("do"), f"{kind} needs an amount", "do: {set_budget: 50 EUR} or {shift_budget: 15% of from}")
+            return None
+        if pairs:
+            self.report(f.where("do"), f"a rule on pairs cannot {kind}", "do: {shift_budget: 15% of from}")
+            return None
+        return Action(kind)
+
+    def _budget(self, fields: Fields, pairs: bool) -> Action | None:
+        currency = self.pack.account.currency
+        if fields.has("set_budget"):
+            if pairs:
+                self.report(fields.where_key("set_budget"), "a rule on pairs shifts budget", "do: {shift_budget: 15% of from}")
+            action = Action("set_budget", (("amount", fields.money("set_budget", currency)),))
+            fields.done()
+            return action
+        if not fields.has("shift_budget"):
+            fields.asked += ["set_budget", "shift_budget"]
+            fields.done()
+            return None
+        if not pairs:
+            self.report(fields.where_key("shift_budget"), "budget is shifted between the two objects of a pair", "scope: {pairs_within: account}")
+        share = fields.text("shift_budget").removesuffix("of from").strip()
+        whole = Fields(CommentedMap({"share": share}), lambda *_: None, "")
+        ppm = whole.percent("share")
+        if not 0 < ppm <= MICRO or not fields.text("shift_budget").endswith("of from"):
+            self.report(fields.where("shift_budget"), f"{fields.mapping['shift_budget']!r} is not a share", "shift_budget: 15% of from")
+        most = fields.text("to_at_most", "+100% per day").removesuffix("per day").strip().removeprefix("+")
+        cap = Fields(CommentedMap({"most": most}), lambda *_: None, "").percent("most")
+        if cap <= 0:
+            self.report(fields.where("to_at_most"), f"{fields.mapping['to_at_most']!r} is not a limit", "to_at_most: +20% per day")
+        floor = fields.money("floor", currency, 0)
+        fields.done()
+        return Action("shift_budget", (("floor", floor), ("share", ppm), ("to_at_most", cap)))
+
+    def _approve(self, risk: str) -> Approval:
+        """A high risk always asks, whatever is written."""
+        fields = self.f.fields("approve", "an approval")
+        if fields is None:
+            return Approval(risk == "high", -1, "", 4 * HOUR if risk == "high" else 0, "leave as is")
+        always = fields.take("always")
+        if always is not None and not isinstance(always, bool):
+            self.report(fields.where("always"), "`always` is true or false", "")
+        above = -1
+        if fields.has("above"):
+            text = fields.text("above")
+            if not text.endswith("per day"):
+                self.report(fields.where("above"), f"{text!r} is not a limit", f"above: 300 {self.pack.account.currency} per day")
+            else:
+                above = fields.amount(fields.where("above"), text.removesuffix("per day").strip(), self.pack.account.currency)
+        approval = Approval(bool(always) or risk == "high", above, fields.text("by", None), fields.duration("within", None), fields.text("otherwise", None))
+        fields.done()
+        return approval
+
+    def _source(self) -> str:
+        """The rule's own lines, as written."""
+        lines = self.pack.source.splitlines()
+        first = self.f.place.line - 1
+        indent = self.f.place.column - 1
+        last = first + 1
+        while last < len(lines) and (not lines[last].strip() or len(lines[last]) - len(lines[last].lstrip()) >= indent):
+            last += 1
+        return "\n".join(line.rstrip() for line in lines[first:last]).rstrip() + "\n"
+
+
+def either(condition: Condition, metrics: Iterable[object]) -> bool:
+    """Whether an `or` (or a negated `and`) joins comparisons of metrics."""
+    match condition:
+        case Or(terms) | Not(And(terms)):
+            return sum(bool(references(t)) for t in terms) > 1
+        case And(terms):
+            return any(either(t, metrics) for t in terms)
+        case Not(term):
+            return either(term, metrics)
+    return False
