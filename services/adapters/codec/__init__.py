@@ -1,0 +1,1 @@
+"""Records and decisions as bytes: the contracts of proto/trimtab/v1."""
