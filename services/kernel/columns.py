@@ -1,8 +1,9 @@
-"""Events become one record of the log: dictionaries of texts, then columns of integers. Each list becomes an array once."""
+"""Events as columns: many events become one record of the log, and records of one workspace become one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -99,3 +100,52 @@ def _i64(values: Sequence[int]) -> I64:
 
 def _u32(values: Sequence[int]) -> U32:
     return np.array(values, np.uint32)
+
+
+DICTIONARIES = ("paths", "sources", "kinds", "measures", "names", "texts")
+INDEXES = {"entity": "paths", "source": "sources", "kind": "kinds", "amount_measure": "measures", "attribute_name": "names"}
+PLAIN = ("event_id", "occurred_at", "interval_start", "interval_end", "as_of", "row_id", "amount", "attribute_number")
+TABLES = ("amount_event", "attribute_event")
+
+
+def merge(batches: Sequence[EventBatch]) -> EventBatch:
+    """One batch that says what these of one workspace say, in their order; dictionaries in order of first appearance."""
+    if len(batches) == 1:
+        return batches[0]
+    joined: dict[str, dict[str, int]] = {name: {} for name in DICTIONARIES}
+    columns: dict[str, list[I64 | U32]] = {name: [] for name in (*INDEXES, *PLAIN, *TABLES, "attribute_text")}
+    events = 0
+    for b in batches:
+        places = {}
+        for name in DICTIONARIES:
+            known = joined[name]
+            places[name] = np.array([known.setdefault(word, len(known)) for word in getattr(b, name)], np.uint32)
+        for column, name in INDEXES.items():
+            columns[column].append(places[name][getattr(b, column)])
+        for column in PLAIN:
+            columns[column].append(getattr(b, column))
+        for column in TABLES:
+            columns[column].append((getattr(b, column) + np.uint32(events)).astype(np.uint32))
+        texts = np.concatenate([np.zeros(1, np.uint32), places["texts"] + np.uint32(1)]).astype(np.uint32)
+        columns["attribute_text"].append(texts[b.attribute_text])
+        events += len(b.event_id)
+    words = {name: tuple(known) for name, known in joined.items()}
+    return EventBatch(workspace=batches[0].workspace, **words, **{name: np.concatenate(parts) for name, parts in columns.items()})  # type: ignore[arg-type]
+
+
+def split(batch: EventBatch, most: int = MOST) -> Iterator[EventBatch]:
+    """The same events in records of at most `most`; an event with its amounts and attributes never spans two."""
+    n = len(batch.event_id)
+    if n <= most:
+        yield batch
+        return
+    for start in range(0, n, most):
+        of_event = slice(start, start + most)
+        part: dict[str, object] = {name: getattr(batch, name)[of_event] for name in ("event_id", "entity", "source", "kind", "occurred_at")}
+        part |= {name: getattr(batch, name)[of_event] for name in ("interval_start", "interval_end", "as_of", "row_id")}
+        for table, names in (("amount_event", ("amount_measure", "amount")), ("attribute_event", ("attribute_name", "attribute_text", "attribute_number"))):
+            event = getattr(batch, table)
+            here = (event >= start) & (event < start + most)
+            part[table] = (event[here] - np.uint32(start)).astype(np.uint32)
+            part |= {name: getattr(batch, name)[here] for name in names}
+        yield replace(batch, **part)  # type: ignore[arg-type]

@@ -1,0 +1,85 @@
+"""Many requests, few records: the events that wait together become one record of the log, and each sender is answered once it is durable."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from services.kernel.columns import MOST, merge, split
+from services.kernel.errors import Bug, TrimtabError, Unavailable
+from services.kernel.ports import Log
+from services.kernel.record import EventBatch, Record
+
+MOST_WAITING = 200_000  # events
+
+
+@dataclass(slots=True)
+class _Waiting:
+    batch: EventBatch
+    done: asyncio.Future[None]
+
+
+class EventWriter:
+    """`append` returns once the events are durable. An event never spans records; a sender that gives up loses nobody else's events."""
+
+    def __init__(self, log: Log[Record], linger_ms: float = 2, most: int = MOST) -> None:
+        self.log, self.linger, self.most = log, linger_ms / 1000, most
+        self._waiting: dict[str, list[_Waiting]] = {}
+        self._events_waiting = 0
+        self._turn: asyncio.Task[None] | None = None
+
+    async def append(self, batch: EventBatch) -> None:
+        """Raises Unavailable, with status 429 when more waits than memory should hold."""
+        size = len(batch.event_id)
+        if size == 0:
+            return
+        if self._events_waiting + size > MOST_WAITING:
+            raise Unavailable("more events wait to be written than the disk takes; send them again later", reason="overloaded", status=429)
+        waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(batch.workspace, []).append(waiting)
+        self._events_waiting += size
+        if self._turn is None or self._turn.done():
+            self._turn = asyncio.create_task(self._write(), name="event-writer")
+        await asyncio.shield(waiting.done)
+
+    async def _write(self) -> None:
+        await asyncio.sleep(self.linger)
+        while self._waiting:
+            groups, self._waiting = self._waiting, {}
+            waiting = [w for group in groups.values() for w in group]
+            failure: Exception | None = None
+            try:
+                records = [(name, part) for name, group in groups.items() for part in self._records([w.batch for w in group])]
+                await self.log.append(records)
+            except Exception as error:  # whatever it was, every sender must be told that nothing was acknowledged
+                failure = error if isinstance(error, TrimtabError) else Bug(f"events could not be written: {type(error).__name__}: {error}")
+            self._events_waiting -= sum(len(w.batch.event_id) for w in waiting)
+            for w in waiting:
+                if w.done.done():
+                    continue
+                if failure is None:
+                    w.done.set_result(None)
+                else:
+                    w.done.set_exception(failure)
+                    w.done.exception()  # a sender that gave up asks no more
+
+    def _records(self, batches: list[EventBatch]) -> list[EventBatch]:
+        """Batches joined up to `most` events a record, larger ones split."""
+        records: list[EventBatch] = []
+        open_: list[EventBatch] = []
+        size = 0
+        for batch in batches:
+            n = len(batch.event_id)
+            if open_ and size + n > self.most:
+                records.append(merge(open_))
+                open_, size = [], 0
+            if n > self.most:
+                records += split(batch, self.most)
+                continue
+            open_.append(batch)
+            size += n
+        return [*records, merge(open_)] if open_ else records
+
+    async def close(self) -> None:
+        if self._turn is not None:
+            await self._turn
