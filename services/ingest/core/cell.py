@@ -1,8 +1,8 @@
 """Numbers as people's exports write them: read where only one reading is possible, refused otherwise, and never taken for 0.
 
-    1234.5    1,234.5    1.234,5    1 234,5    1,234,567    12,5        one reading
-    67,283                                                              one reading where only whole numbers make sense, else refused
-    N/A   --   80%   3 of 4                                             refused
+1234.5    1,234.5    1.234,5    1 234,5    1,234,567    12,5        one reading
+67,283                                                              one reading where only whole numbers make sense, else refused
+N/A   --   80%   3 of 4                                             refused
 """
 
 from __future__ import annotations

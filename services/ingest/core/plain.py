@@ -11,6 +11,7 @@ A row of a report has an interval instead of happening at an instant; a later ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from services.ingest.core import normalize
@@ -73,6 +74,26 @@ def _row(
         kind = normalize.kind(fields.get("kind", "report"))
     with at(pointer):
         return normalize.checked(Event(ident, source, path, kind, min(as_of, end - 1), amounts, attributes, snapshot), horizon)
+
+
+def written(event: Event) -> dict[str, Any]:
+    """The plain object that reads back as exactly this event, with decimals as texts where they are amounts and as Decimal where they are attributes."""
+    made: dict[str, Any] = {"id": event.id, "source": event.source, "entity": event.path, "kind": event.kind}
+    s = event.snapshot
+    if s is None:
+        made["occurred_at"] = event.occurred_at
+    else:
+        made |= {"interval": {"start": s.interval_start, "end": s.interval_end}, "as_of": s.as_of}
+        if len(s.row) > 1:
+            made["breakdown"] = dict(cell.split("=", 1) for cell in s.row[1:])
+    made["amounts"] = {name: f"{Decimal(amount).scaleb(-6):f}" for name, amount in event.amounts.items()}
+    made["attributes"] = {name: value if isinstance(value, str) else _number(value) for name, value in event.attributes.items()}
+    return made
+
+
+def _number(micros: int) -> int | Decimal:
+    whole, rest = divmod(micros, 1_000_000)
+    return Decimal(micros).scaleb(-6) if rest else whole
 
 
 def each(items: Sequence[Any], pointer: str, make: Callable[[Any, str], Event | None]) -> Iterator[Item]:

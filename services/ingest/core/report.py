@@ -57,6 +57,7 @@ class Shape:
     lists: Mapping[str, str] = field(default_factory=dict)  # column of a list of {action_type, value, 7d_click...} -> base measure
     constants: Mapping[str, str] = field(default_factory=dict)  # level, currency or time_zone -> the value of every row
     columns_also: tuple[str, ...] = ()  # by which the header is told from that of a similar table
+    columns_not: tuple[str, ...] = ()  # of a similar table that splits the same figures further
 
     @property
     def columns(self) -> frozenset[str]:
@@ -83,7 +84,7 @@ class Context:
 def detect(header: Iterable[str], shapes: Iterable[Shape]) -> Shape | None:
     """The shape that needs the most columns of this header, or None where none fits."""
     present = frozenset(header)
-    fitting = [s for s in shapes if s.columns <= present]
+    fitting = [s for s in shapes if s.columns <= present and present.isdisjoint(s.columns_not)]
     return max(fitting, key=lambda s: (len(s.columns), s.name), default=None)
 
 
@@ -123,11 +124,21 @@ def event(row: Mapping[str, Any], shape: Shape, context: Context, pointer: str =
         with at(step(pointer, shape.as_of)):
             as_of = _moment(row[shape.as_of], UTC)
     with at(pointer):
-        breakdown = (f"{name}={row[name]}" for name in shape.breakdown if row.get(name) not in (None, ""))
-        key = (path, *breakdown, *(f"{n}={row[n]}" for n in ("action_type",) if n in row))
+        names = sorted({*shape.breakdown, "action_type"})
+        key = (path, *(f"{name}={normalize.text(str(row[name]), name)}" for name in names if row.get(name) not in (None, "")))
         taken = normalize.snapshot(start, end, as_of, key)
         ident = digest("report", *key, str(start), str(end), str(as_of))
         return normalize.checked(Event(ident, shape.source, path, "report", min(as_of, end - 1), amounts, attributes, taken), horizon)
+
+
+def learn(row: Mapping[str, Any], shape: Shape, context: Context) -> None:
+    """The context knows whose child this row's entity is, and its account's currency and time zone, as far as the row says so; never raises."""
+    try:
+        account = _ids(row, shape, context, "")[0]
+        _money(row, shape, context, account)
+        _zone(row, shape, context, account)
+    except RejectedInput:
+        return
 
 
 class Levels:

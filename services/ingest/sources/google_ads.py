@@ -37,7 +37,8 @@ def api(level: str, ids: dict[str, str], state: dict[str, As]) -> Shape:
 class GoogleAds:
     name = NAME
     shapes = (
-        Shape("google_ads account stats", NAME, "account", {"account": "customer_id"}, STATS, breakdown=("ad_network_type", "device"), day="date"),
+        Shape("google_ads account stats", NAME, "account", {"account": "customer_id"}, STATS, breakdown=("ad_network_type", "device"), day="date",
+              as_of="_fivetran_synced", columns_not=("id", "campaign_id", "ad_group_id")),
         Shape(
             "google_ads campaign stats", NAME, "campaign", {"account": "customer_id", "campaign": "id"}, STATS,
             breakdown=("ad_network_type", "device"), day="date", as_of="_fivetran_synced", columns_also=("base_campaign",),
@@ -52,7 +53,13 @@ class GoogleAds:
             breakdown=("ad_network_type", "device", "keyword_ad_group_criterion"), day="date",
         ),
         Shape(
-            "google_ads account history", NAME, "account", {"account": "id"}, {}, {"descriptive_name": As("name", "text")}, at="updated_at",
+            "google_ads keyword stats", NAME, "ad_group", {"account": "customer_id", "campaign": "campaign_id", "ad_group": "ad_group_id"}, STATS,
+            breakdown=("ad_group_criterion_criterion_id", "ad_network_type", "device"), day="date", as_of="_fivetran_synced",
+            columns_also=("ad_group_criterion_criterion_id",),
+        ),
+        Shape(
+            "google_ads account history", NAME, "account", {"account": "id"}, {}, 
+            {"descriptive_name": As("name", "text"), "currency_code": As("currency", "text"), "time_zone": As("time_zone", "text")}, at="updated_at",
             currency="currency_code", zone="time_zone", columns_also=("currency_code", "auto_tagging_enabled"),
         ),
         Shape(

@@ -1,0 +1,299 @@
+"""The doors of ingest: events, signed webhooks, reports, and what waits in quarantine.
+
+202 is said only when the log and the quarantine hold everything durably. A body is read up to a limit and for a limited time, a signature is checked over
+the raw bytes before anything is parsed, and the workspace comes from the credential: the API key's, or that of the secret which signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, tzinfo
+from typing import Any, TypeAlias
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import structlog
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, Response
+from prometheus_client import CollectorRegistry, Counter
+from starlette.requests import ClientDisconnect
+
+import services.ingest.sources as sources_folder
+from services.adapters.http.problem import problem
+from services.ingest.core import reading
+from services.ingest.core.refused import Refused
+from services.ingest.core.report import Context
+from services.ingest.core.source import Delivery, Item, Rejection, Reporter, Webhook
+from services.ingest.intake import Intake, Receipt, look_again
+from services.ingest.quarantine import Quarantined
+from services.ingest.sources.generic import MEDIA_TYPES
+from services.kernel.errors import Forbidden, NotFound, RejectedInput, TrimtabError, Unauthorized, Unavailable
+from services.kernel.extension import found
+from services.kernel.ports import Clock
+from services.kernel.principal import SOURCE, Principal
+
+log = structlog.get_logger()
+
+Secrets: TypeAlias = Mapping[str, Mapping[str, Sequence[str]]]  # workspace -> source -> active secrets
+Authenticate: TypeAlias = Callable[[Request], Awaitable[Principal]]
+
+TOLD = 100  # problems told in one answer; all are in quarantine
+IN_FLIGHT = 128  # deliveries in work at once; the next is asked to come back
+PATIENCE = 30.0  # seconds a sender has for its body
+SMALL = 65_536  # bodies up to here are parsed in place
+REPORT_TYPES = ("application/json", "text/csv", "application/x-ndjson", "application/jsonl")
+
+
+def all_sources() -> dict[str, Any]:
+    """name -> source, of the folder and of the entry points `trimtab.source`."""
+    return found(sources_folder, "source", "SOURCE")
+
+
+def time_zone(name: str) -> tzinfo:
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise Refused(f"{name[:60]!r} is not a time zone such as Europe/Berlin", reason="unknown_time_zone") from None
+
+
+def router(
+    intake: Intake,
+    authenticate: Authenticate,
+    secrets: Secrets,
+    wall: Clock,
+    registry: CollectorRegistry,
+    *,
+    sources: Mapping[str, Any] | None = None,
+    max_body_bytes: int = 5_000_000,
+    public_url: str = "",
+    patience: float = PATIENCE,
+) -> APIRouter:
+    """POST /v1/events, /v1/webhooks/{source}, /v1/reports/{source}; GET /v1/quarantine, /v1/quarantine/{id}; POST /v1/quarantine/{id}/redrive.
+
+    `wall` is the world's clock, for signatures; events are received by `intake.clock`, which may be simulated. `public_url` is scheme and host as senders
+    know them, where a proxy stands in between.
+    """
+    door = _Door(intake, secrets, wall, sources or all_sources(), max_body_bytes, public_url.rstrip("/"), patience)
+    requests = Counter("trimtab_ingest_requests_total", "Requests by route and status", ["route", "status"], registry=registry)
+    api = APIRouter(tags=["ingest"])
+
+    async def pusher(request: Request) -> Principal:
+        who = await authenticate(request)
+        if not who.may(SOURCE):
+            raise Forbidden(f"this needs the role source or editor; {who.name} is {who.role}")
+        return who
+
+    async def reader(request: Request, role: str) -> Principal:
+        who = await authenticate(request)
+        if not who.may(role):
+            raise Forbidden(f"this needs the role {role}; {who.name} is {who.role}")
+        return who
+
+    @asynccontextmanager
+    async def counted(route: str) -> AsyncIterator[Callable[[Response], Response]]:
+        status = "500"
+
+        def done(answer: Response) -> Response:
+            nonlocal status
+            status = str(answer.status_code)
+            return answer
+
+        try:
+            yield done
+        except TrimtabError as error:
+            status = str(error.status)
+            raise
+        finally:
+            requests.labels(route, status).inc()
+
+    @api.post("/v1/events", status_code=202, operation_id="post_events", summary="One event or many, plain JSON or CloudEvents")
+    async def post_events(request: Request) -> Response:
+        async with counted("events") as done, door.room():
+            who = await pusher(request)
+            _media(request, MEDIA_TYPES)
+            delivery = await door.delivery(request, "generic", who.workspace)
+            return done(answer(await door.take(delivery, "events"), refuse_all=True))
+
+    @api.post("/v1/webhooks/{source}", status_code=202, operation_id="post_webhook", summary="A signed delivery of one source, raw")
+    async def post_webhook(source: str, request: Request) -> Response:
+        async with counted("webhooks") as done, door.room():
+            delivery = door.verified(await door.delivery(request, door.webhook(source).name, ""))
+            try:
+                return done(answer(await door.take(delivery, "webhooks"), refuse_all=False))
+            except RejectedInput as error:  # a vendor will not mend it: keep what was sent
+                rejection = Rejection(error.reason, str(error), getattr(error, "pointer", ""))
+                await intake.accept(delivery, [rejection], "webhooks")
+                raise
+
+    @api.post("/v1/reports/{source}", status_code=202, operation_id="post_report", summary="Report rows of one source: JSON, JSON lines or CSV")
+    async def post_report(source: str, request: Request) -> Response:
+        async with counted("reports") as done, door.room():
+            who = await pusher(request)
+            door.known(source)
+            _media(request, REPORT_TYPES)
+            delivery = await door.delivery(request, source, who.workspace)
+            return done(answer(await door.take(delivery, "reports"), refuse_all=True))
+
+    @api.get("/v1/quarantine", operation_id="list_quarantine", summary="What could not be normalized, newest first")
+    async def list_quarantine(
+        request: Request,
+        limit: int = Query(50, ge=1, le=200),
+        cursor: str = Query("", pattern=r"^\d{0,18}$"),
+        state: str = Query("waiting", pattern="^(waiting|redriven)$"),
+        source: str = Query("", max_length=64),
+        reason: str = Query("", max_length=64),
+    ) -> Response:
+        who = await reader(request, "viewer")
+        before = int(cursor) if cursor else None
+        page = await intake.quarantine.page(who.workspace, limit=limit + 1, before=before, state=state, source=source, reason=reason)
+        more = str(page[limit - 1].position) if len(page) > limit else None
+        return JSONResponse({"quarantine": [told(row) for row in page[:limit]], "next": more})
+
+    @api.get("/v1/quarantine/{row_id}", operation_id="get_quarantined", summary="One of them with the delivery as it was received")
+    async def get_quarantined(row_id: str, request: Request) -> Response:
+        who = await reader(request, "editor")
+        row, delivery, route = await intake.quarantine.get(who.workspace, row_id)
+        body = delivery.body.decode("utf-8", "replace")
+        return JSONResponse(told(row) | {"route": route, "headers": [list(h) for h in delivery.headers], "body": body})
+
+    @api.post("/v1/quarantine/{row_id}/redrive", operation_id="redrive", summary="Drive its delivery again, with today's sources")
+    async def redrive(row_id: str, request: Request) -> Response:
+        who = await reader(request, "editor")
+        row, delivery, route = await intake.quarantine.get(who.workspace, row_id)
+        if row.state != "waiting":
+            return JSONResponse({"redriven": 0, "waiting": 0, "id": row.id})
+        receipt = await door.take(look_again(delivery, intake.clock.now()), route, keep=False)
+        still = {r.pointer: r for r in receipt.rejections}
+        rows = await intake.quarantine.waiting(row.delivery_id)
+        settled = [r.id for r in rows if r.pointer not in still]
+        await intake.quarantine.settle(settled, wall.now(), who.name)
+        if row.pointer in still:
+            refused = still[row.pointer]
+            return problem(422, refused.reason, f"it is still refused: {refused.detail}", pointer=refused.pointer)
+        return JSONResponse({"redriven": len(settled), "waiting": len(rows) - len(settled), "id": row.id})
+
+    return api
+
+
+class _Door:
+    """What every door does: read, verify, parse, hand over."""
+
+    def __init__(
+        self, intake: Intake, secrets: Secrets, wall: Clock, sources: Mapping[str, Any], max_body_bytes: int, public_url: str, patience: float
+    ) -> None:
+        self.intake, self.secrets, self.wall, self.sources = intake, secrets, wall, sources
+        self.max_body_bytes, self.public_url, self.patience = max_body_bytes, public_url, patience
+        self._inside = 0
+
+    @asynccontextmanager
+    async def room(self) -> AsyncIterator[None]:
+        """Bounds what is in memory at once: the next delivery is refused, not queued without end."""
+        if self._inside >= IN_FLIGHT:
+            raise Unavailable("too many deliveries at once; send it again in a moment", reason="busy")
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+
+    def known(self, source: str) -> Any:
+        if source not in self.sources:
+            raise NotFound(f"there is no source {source[:40]!r}; there are {', '.join(self.sources)}")
+        return self.sources[source]
+
+    def webhook(self, source: str) -> Webhook:
+        one = self.known(source)
+        if not isinstance(one, Webhook):
+            raise NotFound(f"{source} sends no webhooks; push its report rows to /v1/reports/{source}")
+        return one
+
+    async def delivery(self, request: Request, source: str, workspace: str) -> Delivery:
+        """The request, read whole; Refused 413, 408 or 415 before it costs more than its limits."""
+        if request.headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refused("send the body uncompressed", reason="unsupported_media_type", status=415)
+        declared = request.headers.get("content-length", "")
+        if declared.isdigit() and len(declared) < 20 and int(declared) > self.max_body_bytes:
+            raise self._too_large()
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self.patience):
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > self.max_body_bytes:
+                        raise self._too_large()
+        except TimeoutError:
+            raise Refused(f"the body did not arrive within {self.patience:g} s", reason="slow_body", status=408) from None
+        except ClientDisconnect:
+            raise Refused("the sender went away", reason="malformed", status=400) from None
+        headers = tuple((n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in request.headers.raw)
+        query = f"?{request.url.query}" if request.url.query else ""
+        url = f"{self.public_url}{request.url.path}{query}" if self.public_url else str(request.url)
+        return Delivery(source, workspace, bytes(body), headers, self.intake.clock.now(), request.method, url)
+
+    def _too_large(self) -> Refused:
+        return Refused(f"the body is larger than {self.max_body_bytes:,} bytes; send it in parts", reason="too_large", status=413)
+
+    def verified(self, delivery: Delivery) -> Delivery:
+        """The delivery in the workspace whose secret signed it; Unauthorized where none did."""
+        source, now = self.webhook(delivery.source), self.wall.now()
+        refusal = Unauthorized(f"no secret is set for {delivery.source}", reason="wrong_signature")
+        signed = ""
+        for workspace, by_source in self.secrets.items():  # every workspace is tried: the time taken tells nothing
+            if active := by_source.get(delivery.source):
+                try:
+                    source.verify(delivery, active, now)
+                    signed = signed or workspace
+                except Unauthorized as error:
+                    refusal = error
+                except (ValueError, UnicodeError, KeyError, TypeError):  # junk where a signature belongs is no signature
+                    refusal = Unauthorized("the signature cannot be read", reason="wrong_signature")
+        if not signed:
+            raise refusal
+        return Delivery(delivery.source, signed, delivery.body, delivery.headers, delivery.received_at, delivery.method, delivery.url)
+
+    async def take(self, delivery: Delivery, route: str, keep: bool = True) -> Receipt:
+        """Parses and makes durable; raises Refused for a body that holds nothing readable. Without `keep` rejections go nowhere: they are there already."""
+        if len(delivery.body) <= SMALL:
+            items = list(self._items(delivery, route))
+        else:
+            items = await asyncio.to_thread(lambda: list(self._items(delivery, route)))
+        if keep:
+            return await self.intake.accept(delivery, items, route)
+        refused = tuple(i for i in items if isinstance(i, Rejection))
+        receipt = await self.intake.accept(delivery, [i for i in items if not isinstance(i, Rejection)], route)
+        return Receipt(receipt.accepted, refused + receipt.rejections)
+
+    def _items(self, delivery: Delivery, route: str) -> Iterable[Item]:
+        source = self.known(delivery.source)
+        if route != "reports":
+            return self.webhook(delivery.source).events(delivery)
+        shapes = source.shapes if isinstance(source, Reporter) else ()
+        return reading.events(delivery, source.name, shapes, Context(delivery.received_at, zones=time_zone))
+
+
+def answer(receipt: Receipt, refuse_all: bool) -> Response:
+    """202 with what became of it; 422 where nothing at all could be accepted and the sender is a program that can be mended."""
+    problems = [{"pointer": r.pointer, "reason": r.reason, "detail": r.detail} for r in receipt.rejections[:TOLD]]
+    body = {"accepted": receipt.accepted, "quarantined": len(receipt.rejections), "problems": problems}
+    if refuse_all and receipt.rejections and not receipt.accepted:
+        first = receipt.rejections[0]
+        return problem(422, first.reason, first.detail, pointer=first.pointer, **body)
+    return JSONResponse(body, status_code=202)
+
+
+def told(row: Quarantined) -> dict[str, Any]:
+    at = datetime.fromtimestamp(row.received_at / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
+    return {
+        "id": row.id, "source": row.source, "reason": row.reason, "detail": row.detail, "pointer": row.pointer, "received_at": at, "state": row.state,
+        "delivery": row.delivery_id,
+    }  # fmt: skip
+
+
+def _media(request: Request, allowed: Sequence[str]) -> None:
+    kind, _, parameters = request.headers.get("content-type", "").partition(";")
+    charset = parameters.lower().partition("charset=")[2].strip(' "')
+    if kind.strip().lower() not in allowed:
+        raise Refused(f"send one of {', '.join(allowed)}", reason="unsupported_media_type", status=415)
+    if charset not in ("", "utf-8", "us-ascii"):
+        raise Refused(f"the character set {charset[:20]!r} is not read: send UTF-8", reason="unsupported_media_type", status=415)

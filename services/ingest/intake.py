@@ -1,0 +1,197 @@
+"""Deliveries become durable: events and changes in the log, the rest in quarantine. Only when all of it is there, anyone is told so.
+
+    events  ->  changes  ->  quarantine and memory (one transaction)  ->  Receipt
+
+A crash between two steps leaves the sender without an answer; its repetition repeats the steps. Events are known by their ids, changes by their values,
+quarantined parts by their content, so nothing is there twice in effect.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter
+from sqlalchemy import select, tuple_
+from sqlalchemy.dialects import postgresql, sqlite
+
+from services.adapters.db.database import Database
+from services.ingest.core.change import ChangeDetector, Known, watched
+from services.ingest.core.columns import batches
+from services.ingest.core.refused import Refused
+from services.ingest.core.report import Levels
+from services.ingest.core.source import Delivery, Item, Rejection
+from services.ingest.quarantine import Quarantine
+from services.ingest.tables import declared_levels, known_attributes, outcome_positions
+from services.kernel.errors import Unavailable
+from services.kernel.event import Event
+from services.kernel.ports import Clock, Log
+from services.kernel.record import Change, EventBatch, Outcome, Record
+
+AppendEvents = Callable[[EventBatch], Awaitable[Any]]
+AppendChanges = Callable[[Sequence[Change]], Awaitable[Any]]
+PATIENCE = 10.0  # seconds until a log that does not answer counts as down
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a delivery; all of it is durable."""
+
+    accepted: int
+    rejections: tuple[Rejection, ...]
+
+
+class Intake:
+    def __init__(
+        self, database: Database, append: AppendEvents, append_changes: AppendChanges, clock: Clock, registry: CollectorRegistry, patience: float = PATIENCE
+    ) -> None:
+        self.database, self.append, self.append_changes, self.clock, self.patience = database, append, append_changes, clock, patience
+        self.quarantine = Quarantine(database)
+        self.levels: dict[str, Levels] = {}
+        self._remembering = asyncio.Lock()  # two deliveries of one entity's state are compared one after the other
+        self._dialect = sqlite if database.is_sqlite else postgresql
+        self._events = Counter("trimtab_ingest_events_total", "Events by what became of them", ["source", "outcome"], registry=registry)
+        self._reasons = Counter("trimtab_ingest_quarantined_total", "Parts of deliveries put into quarantine, by reason", ["reason"], registry=registry)
+        self._changes = Counter("trimtab_ingest_changes_total", "Changes by hand seen at platforms", ["what"], registry=registry)
+
+    async def accept(self, delivery: Delivery, items: Iterable[Item], route: str) -> Receipt:
+        """Returns once everything the items say is durable; raises Unavailable, and then nothing is acknowledged."""
+        events: list[Event] = []
+        rejections: list[Rejection] = []
+        for item in items:
+            events.append(item) if isinstance(item, Event) else rejections.append(item)
+        events, twins = without_twins(events)
+        rejections += twins
+        if any(e.snapshot for e in events):
+            events, elsewhere = await self._at_their_level(delivery.workspace, events)
+            rejections += elsewhere
+        try:
+            async with asyncio.timeout(self.patience):
+                if pairs := watched(events):
+                    async with self._remembering:
+                        detector = await self._detector(delivery.workspace, pairs)
+                        await self._write(delivery, route, events, tuple(rejections), detector)
+                else:
+                    await self._write(delivery, route, events, tuple(rejections), None)
+        except TimeoutError:
+            raise Unavailable("the log did not answer in time; send it again", reason="log") from None
+        self._count(delivery.source, len(events), rejections)
+        return Receipt(len(events), tuple(rejections))
+
+    async def _write(self, delivery: Delivery, route: str, events: list[Event], rejections: tuple[Rejection, ...], detector: ChangeDetector | None) -> None:
+        changes = list(detector.see(events)) if detector else []
+        await asyncio.gather(*(self.append(record) for record in batches(delivery.workspace, events)))
+        if changes:
+            await self.append_changes(changes)
+            for change in changes:
+                self._changes.labels(change.what).inc()
+        news = detector.take_news() if detector else {}
+        if rejections or news:
+            async with self.database.writing() as tx:
+                await self.quarantine.put(tx, delivery, route, rejections)
+                for row in _rows(delivery.workspace, news):
+                    await tx.execute(self._newer(row))
+
+    async def ours(self, outcome: Outcome, at: int) -> None:
+        """A verified outcome of ours, stamped `at`: what platforms report of it from now on is no change by hand."""
+        detector = ChangeDetector(outcome.workspace)
+        detector.ours(outcome, at)
+        news = detector.take_news()
+        if not news:
+            return
+        async with self._remembering, self.database.writing() as tx:
+            for row in _rows(outcome.workspace, news):
+                await tx.execute(self._newer(row))
+
+    async def watch(self, log: Log[Record], partition: int) -> None:
+        """Follows a partition of the events log for outcomes of ours, from where it was left, until cancelled."""
+        position = select(outcome_positions.c.offset).where(outcome_positions.c.partition == partition)
+        async with self.database.reading() as connection:
+            offset = await connection.scalar(position) or 0
+        async for chunk in log.follow(partition, offset):
+            outcomes = [(s.record, s.stamp) for s in chunk if isinstance(s.record, Outcome)]
+            for outcome, stamp in outcomes:
+                await self.ours(outcome, stamp)
+            if outcomes:
+                row = {"partition": partition, "offset": chunk[-1].offset + 1}
+                async with self.database.writing() as tx:
+                    put = self._dialect.insert(outcome_positions).values(row)
+                    await tx.execute(put.on_conflict_do_update(index_elements=["partition"], set_={"offset": row["offset"]}))
+
+    def _newer(self, row: Mapping[str, Any]) -> Any:
+        put = self._dialect.insert(known_attributes).values(row)
+        new = {"value": row["value"], "occurred_at": row["occurred_at"]}
+        key = ["workspace", "path", "what"]
+        return put.on_conflict_do_update(index_elements=key, set_=new, where=known_attributes.c.occurred_at <= row["occurred_at"])
+
+    async def _detector(self, workspace: str, pairs: set[tuple[str, str]]) -> ChangeDetector:
+        c = known_attributes.c
+        known: dict[tuple[str, str], Known] = {}
+        wanted = sorted(pairs)
+        async with self.database.reading() as connection:
+            for i in range(0, len(wanted), 300):
+                q = select(c.path, c.what, c.value, c.occurred_at).where(c.workspace == workspace, tuple_(c.path, c.what).in_(wanted[i : i + 300]))
+                known |= {(path, what): Known(value, at) for path, what, value, at in await connection.execute(q)}
+        return ChangeDetector(workspace, known)
+
+    async def _at_their_level(self, workspace: str, events: list[Event]) -> tuple[list[Event], list[Rejection]]:
+        levels = self.levels.get(workspace)
+        new = levels is None or any((e.source, m) not in levels.declared for e in events if e.snapshot for m in e.amounts)
+        if levels is None or new:
+            levels = await self._declare(workspace, events)
+        kept, refused = [], []
+        for event in events:
+            try:
+                levels.check(event)
+                kept.append(event)
+            except Refused as error:
+                refused.append(Rejection(error.reason, f"{event.path}: {error}", error.pointer))
+        return kept, refused
+
+    async def _declare(self, workspace: str, events: list[Event]) -> Levels:
+        """The levels with what these events declare; of two processes that declare differently at once the first committed holds for both."""
+        c = declared_levels.c
+        everything = select(c.source, c.measure, c.level).where(c.workspace == workspace)
+        async with self.database.writing() as tx:
+            levels = Levels({(source, name): level for source, name, level in await tx.execute(everything)})
+            for event in events:
+                try:
+                    levels.check(event)
+                except Refused:
+                    continue
+            for (source, name), level in levels.news.items():
+                row = {"workspace": workspace, "source": source, "measure": name, "level": level}
+                await tx.execute(self._dialect.insert(declared_levels).values(row).on_conflict_do_nothing())
+            self.levels[workspace] = Levels({(source, name): level for source, name, level in await tx.execute(everything)})
+        return self.levels[workspace]
+
+    def _count(self, source: str, accepted: int, rejections: Sequence[Rejection]) -> None:
+        self._events.labels(source, "accepted").inc(accepted)
+        self._events.labels(source, "quarantined").inc(len(rejections))
+        for rejection in rejections:
+            self._reasons.labels(rejection.reason).inc()
+
+
+def without_twins(events: list[Event]) -> tuple[list[Event], list[Rejection]]:
+    """Of several events of one delivery with one id the first is kept; one that says something else is no repetition, and would vanish silently."""
+    first: dict[tuple[str, str], Event] = {}
+    twins: list[Rejection] = []
+    for event in events:
+        known = first.setdefault((event.source, event.id), event)
+        if known is not event and (known.amounts, known.attributes, known.path, known.occurred_at) != (
+            event.amounts, event.attributes, event.path, event.occurred_at,
+        ):  # fmt: skip
+            detail = f"two different parts of this delivery are {event.id!r} of {event.path}: name what tells them apart (an id, a breakdown)"
+            twins.append(Rejection("conflicting_twin", detail))
+    return list(first.values()), twins
+
+
+def look_again(delivery: Delivery, now: int) -> Delivery:
+    """The delivery as looked at now; what it says about itself by the time of its receipt stays as it was."""
+    return replace(delivery, seen_at=now)
+
+
+def _rows(workspace: str, news: Mapping[tuple[str, str], Known]) -> list[dict[str, Any]]:
+    return [{"workspace": workspace, "path": path, "what": what, "value": k.value, "occurred_at": k.occurred_at} for (path, what), k in sorted(news.items())]
