@@ -1,0 +1,48 @@
+"""The practice platform as a process of its own, ended by its pid."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass
+class Sandbox:
+    url: str
+    journal: Path
+    client: httpx2.Client
+    process: subprocess.Popen[str]
+
+    def fault(self, kind: str, **more: Any) -> None:
+        self.client.post("/faults", json={"kind": kind, **more}).raise_for_status()
+
+    def load(self, objects: dict[str, dict[str, Any]]) -> None:
+        self.client.put("/objects", json=objects).raise_for_status()
+
+    def applied(self) -> list[dict[str, Any]]:
+        return list(self.client.get("/journal").json()["applied"])
+
+
+@contextmanager
+def sandbox(folder: Path) -> Iterator[Sandbox]:
+    journal = folder / "journal.jsonl"
+    command = [sys.executable, "-m", "services.sandbox", "--port", "0", "--journal", str(journal)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with httpx2.Client(base_url=url, headers={"Authorization": "Bearer sandbox"}, timeout=10) as client:
+            yield Sandbox(url, journal, client, process)
+    finally:
+        process.terminate()
+        process.wait(10)
+        process.stdout.close()
