@@ -26,7 +26,7 @@ def at(pointer: str) -> Iterator[None]:
     """What is rejected inside points here, unless it points deeper already."""
     try:
         yield
-    except Refused:
-        raise
     except RejectedInput as error:
-        raise Refused(str(error), reason=error.reason, pointer=pointer) from None
+        if getattr(error, "pointer", ""):
+            raise
+        raise Refused(str(error), reason=error.reason, pointer=pointer, status=error.status) from None
