@@ -11,7 +11,7 @@ from services.ingest.core.instant import HOUR
 from services.ingest.core.refused import Refused, at, step
 from services.kernel.entity import LEVELS
 from services.kernel.event import Event, Snapshot, Value
-from services.kernel.measure import COUNTS, MONEY, count, currency, measure, micros
+from services.kernel.measure import MONEY, count, currency, measure, micros
 
 AHEAD = HOUR  # an event dated further ahead of its receipt is not believed
 LONGEST_TEXT = 1024
@@ -162,8 +162,3 @@ def members(value: Any, allowed: frozenset[str], what: str, pointer: str = "") -
         if name not in allowed:
             raise Refused(f"{what} has no member {name[:40]!r}; it has {', '.join(sorted(allowed))}", reason="unknown_member", pointer=step(pointer, name))
     return value
-
-
-__all__ = [
-    "COUNTS", "amounts", "attribute", "attributes", "checked", "kind", "members", "native_id", "not_ahead", "part", "path", "snapshot", "text", "word",
-]  # fmt: skip
