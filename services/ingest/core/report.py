@@ -247,7 +247,10 @@ def _listed(row: Mapping[str, Any], shape: Shape, money: str, pointer: str) -> d
     """Meta's lists: [{"action_type": "purchase", "value": "3", "7d_click": "2"}] -> conversions:purchase 3, conversions:purchase:7d_click 2."""
     made: dict[str, int] = {}
     for column, base in shape.lists.items():
-        for i, item in enumerate(row.get(column) or ()):
+        given = row.get(column) or []
+        if not isinstance(given, list):
+            raise Refused(f"{column} is a list of actions", reason="bad_shape", pointer=step(pointer, column))
+        for i, item in enumerate(given):
             here = step(step(pointer, column), i)
             with at(here):
                 if not isinstance(item, Mapping) or not isinstance(item.get("action_type"), str):
