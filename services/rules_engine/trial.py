@@ -19,7 +19,7 @@ from services.rules_engine.language.pack import Pack, PackRule
 from services.rules_engine.language.trial import Expectation, PackTest, Series
 
 SECOND, HOUR = 1_000_000, 3_600_000_000
-MONDAY = datetime(2026, 3, 2)  # tests start at this local midnight
+MONDAY = datetime(2026, 3, 2)  # noqa: DTZ001  tests start at this midnight, local to the account
 WORKSPACE = "test"
 
 

@@ -111,35 +111,50 @@ class Weigher:
         return threshold * (1 - self.effect if claim.below else 1 + self.effect)
 
     def weigh(self, judge: Judge, source: Source, row: int, now: int) -> Strength | None:
-        """The weakest of the claims, or None where one of them cannot be measured."""
-        weakest: Strength | None = None
-        for claim in self.claims:
-            strength = self._one(claim, judge, source, row, now)
-            if strength is None:
-                return None
-            if weakest is None or strength.log_e < weakest.log_e:
-                weakest = strength
+        """The weakest of the claims for one row, or None where one of them cannot be measured."""
+        return self.weigh_all(judge, source, [row], now)[row]
+
+    def weigh_all(self, judge: Judge, source: Source, rows: list[int], now: int) -> dict[int, Strength | None]:
+        """The same for many rows: each claim is one column of log E."""
+        weakest: dict[int, Strength | None] = {}
+        for i, claim in enumerate(self.claims):
+            strengths = self._column(claim, judge, source, rows, now)
+            for row in rows:
+                strength, before = strengths.get(row), weakest.get(row)
+                if i == 0 or (before is not None and (strength is None or strength.log_e < before.log_e)):
+                    weakest[row] = strength
         return weakest
 
-    def _one(self, claim: Claim, judge: Judge, source: Source, row: int, now: int) -> Strength | None:
-        tested, (n, d) = self.tested(claim, judge, row), judge.totals(claim.metric, 0, row)
-        if tested is None or n is None or d is None:
-            return None
-        named: list[tuple[str, int | str]] = [("side", claim.side), ("tested_nano", round(tested * 1_000_000_000)), ("numerator", n), ("denominator", d)]
+    def _column(self, claim: Claim, judge: Judge, source: Source, rows: list[int], now: int) -> dict[int, Strength]:
+        """Those rows that can be measured."""
+        known: list[tuple[int, list[tuple[str, int | str]]]] = []
+        figures: list[tuple[float, float, float]] = []
+        for row in rows:
+            tested, (n, d) = self.tested(claim, judge, row), judge.totals(claim.metric, 0, row)
+            if tested is None or n is None or d is None:
+                continue
+            named: list[tuple[str, int | str]] = [("side", claim.side), ("tested_nano", round(tested * 1_000_000_000)), ("numerator", n), ("denominator", d)]
+            if claim.metric.family == "proportion":
+                if n > d or not 0 < tested < 1:
+                    continue
+                figures.append((d / MILLION, n / MILLION, float(tested)))
+            else:
+                days = self._daily(claim, source.past(claim.metric.numerator, row), now)
+                m = float(sum(days) / MILLION / tested)
+                if m < 0:
+                    continue
+                phi = evidence.dispersion([float(Fraction(micro) / MILLION / tested) for micro in days], self.cv)
+                figures.append((d / MILLION, m, phi))
+                named += [("matured", int(sum(days))), ("phi_micro", round(phi * MILLION)), ("cv_micro", round(self.cv * MILLION))]
+            known.append((row, named))
+        if not known:
+            return {}
+        first, second, third = (np.array(column) for column in zip(*figures, strict=True))
         if claim.metric.family == "proportion":
-            if n > d or not 0 < tested < 1:
-                return None
-            log_e = self._proportion(claim, d / MILLION, n / MILLION, float(tested))
-            return Strength(log_e, claim, tuple(sorted(named)))
-        spent = source.past(claim.metric.numerator, row)
-        days = self._daily(claim, spent, now)
-        daily = [float(Fraction(micro) / MILLION / tested) for micro in days]
-        m, phi = float(sum(days) / MILLION / tested), evidence.dispersion(daily, self.cv)
-        if m < 0:
-            return None
-        log_e = int(self._rate(claim, d / MILLION, np.array([m]), np.array([phi]))[0])
-        named += [("matured", int(sum(days))), ("phi_micro", round(phi * MILLION)), ("cv_micro", round(self.cv * MILLION))]
-        return Strength(log_e, claim, tuple(sorted(named)))
+            log_e = evidence.proportion_log_e(first, second, third, claim.side, self.coefficients[claim.side])
+        else:
+            log_e = evidence.rate_log_e(first, second, third, claim.side, self.coefficients[claim.side])
+        return {row: Strength(e, claim, tuple(sorted(named))) for (row, named), e in zip(known, log_e.tolist(), strict=True)}
 
     def _proportion(self, claim: Claim, n: float, k: float, p0: float) -> int:
         grid = self.coefficients[claim.side]

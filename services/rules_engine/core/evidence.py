@@ -44,13 +44,13 @@ def proportion_log_e(n: Floats, k: Floats, p0: Floats, side: str, grid: tuple[fl
     """log E in micro-nats of k events in n trials against "the rate is p0": `side` low speaks for a lower rate, high for a higher one."""
     if ((k < 0) | (k > n) | (p0 <= 0) | (p0 >= 1)).any():
         raise ValueError("a proportion needs 0 <= k <= n and 0 < p0 < 1")
-    terms = []
+    terms, base = [], log1p(-p0)
     for d in grid:
         if side == "low":
-            terms.append(k * log1p(one(-d)) + (n - k) * (log1p(-p0 * (1 - d)) - log1p(-p0)) - LN_4)
+            terms.append(k * log1p(one(-d)) + (n - k) * (log1p(-p0 * (1 - d)) - base) - LN_4)
         else:
             theta = np.minimum(p0 * (1 + d), (1 + p0) / 2)
-            terms.append(k * log(theta / p0) + (n - k) * (log1p(-theta) - log1p(-p0)) - LN_4)
+            terms.append(k * log(theta / p0) + (n - k) * (log1p(-theta) - base) - LN_4)
     return micro_nats(log_sum_exp(terms))
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from services.kernel.decision import Decision, Reading, Verdict
-from services.kernel.entity import LEVELS
+from services.kernel.entity import LEVELS, ancestors
 from services.kernel.record import I64
 from services.rules_engine.core.claims import Strength
 from services.rules_engine.core.guard import Circumstance
@@ -90,17 +90,12 @@ class View:
 
     def _resolve(self, name: str, row: int) -> int | None:
         """The deepest valid target on the row's lineage wins, then the later record."""
-        path = self.facts.entities.path[row]
-        best: tuple[int, int, int] | None = None
-        for order, t in enumerate(self.workspace.targets.get(name, ())):
-            if t.valid_from > self.now or (t.valid_until and t.valid_until <= self.now):
-                continue
-            if t.path and path != t.path and not path.startswith(t.path + "/"):
-                continue
-            depth = t.path.count("/") + 1 if t.path else 0
-            if best is None or (depth, order) >= best[:2]:
-                best = depth, order, t.amount
-        return None if best is None else best[2]
+        by_path = self.workspace.targets.get(name, {})
+        for at in (*reversed(ancestors(self.facts.entities.path[row])), ""):
+            valid = [t for t in by_path.get(at, ()) if t.valid_from <= self.now and not (t.valid_until and t.valid_until <= self.now)]
+            if valid:
+                return valid[-1].amount
+        return None
 
     def attribute(self, name: str, row: int) -> str | int | None:
         return self.facts.attribute(name, row)
@@ -125,6 +120,9 @@ class Judgement:
 
     def __init__(self, workspace: Workspace, now: int) -> None:
         self.workspace, self.now = workspace, now
+        self._strengths: dict[tuple[str, str, int, int], Strength | None] = {}
+        self._staying: dict[int, set[int]] = {}  # by depth: rows that are on and will stay so
+        self._counts: dict[tuple[int, int], dict[int, int]] = {}  # (their depth, an ancestor's depth) -> ancestor -> how many
 
     # -- truth and lifecycle -----------------------------------------------------------------------------------------
 
@@ -136,7 +134,7 @@ class Judgement:
         subjects, eligible, when, clear = self._pairs(rule, judge) if program.pair else self._rows(rule, judge, dirty)
         rule.new = False
         told: list[Decision] = []
-        candidates: list[Candidate] = []
+        asking: list[tuple[Subject, Life]] = []
         for i, subject in subjects:
             life = rule.lives.get(subject)
             if life is None:
@@ -144,12 +142,29 @@ class Judgement:
             if life.advance(bool(eligible[i]), int(when[i]), None if clear is None else int(clear[i]), program.hold, self.now):
                 told.append(self._decision(rule, judge, subject, "cleared", (), None))
             elif life.asks(int(when[i])) and eligible[i]:
-                refused, candidate = self._ask(rule, judge, view, subject, life)
-                told += refused
-                candidates += candidate
+                asking.append((subject, life))
             if life.idle:
                 del rule.lives[subject]
+        self._weigh(rule, judge, view, [subject for subject, _ in asking])
+        candidates: list[Candidate] = []
+        for subject, life in asking:
+            refused, candidate = self._ask(rule, judge, view, subject, life)
+            told += refused
+            candidates += candidate
         return told, candidates
+
+    def _weigh(self, rule: Running, judge: Judge, view: View, subjects: list[Subject]) -> None:
+        """The evidence of all objects that are about to be asked, as columns."""
+        for side, weigher in enumerate(rule.weighers):
+            rows = sorted({s[side] for s in subjects})
+            if weigher.claims and rows:
+                self._strengths |= {(rule.program.rule, rule.mode, side, r): s for r, s in weigher.weigh_all(judge, view, rows, self.now).items()}
+
+    def _strength(self, rule: Running, judge: Judge, view: View, side: int, row: int) -> Strength | None:
+        key = (rule.program.rule, rule.mode, side, row)
+        if key not in self._strengths:
+            self._strengths[key] = rule.weighers[side].weigh(judge, view, row, self.now)
+        return self._strengths[key]
 
     def _rows(self, rule: Running, judge: Judge, dirty: I64) -> tuple[list[tuple[int, Subject]], Bools, Truth, Truth | None]:
         program, workspace = rule.program, self.workspace
@@ -219,7 +234,7 @@ class Judgement:
 
     def circumstance(self, rule: Running, judge: Judge, view: View, subject: Subject, side: int) -> Circumstance:
         program, facts, row = rule.program, self.workspace.facts, subject[side]
-        strength = rule.weighers[side].weigh(judge, view, row, self.now) if rule.weighers[side].claims else None
+        strength = self._strength(rule, judge, view, side, row) if rule.weighers[side].claims else None
         account = int(facts.entities.lineage[row, 1])
         heard = [(facts.newest.get((source, account), 0), source) for source in rule.sources]
         freshest, stalest = min(heard) if heard else (self.now, "")
@@ -233,20 +248,36 @@ class Judgement:
             program, facts.entities.path[row], self.now, int(rule.since.start[row]), int(facts.entities.first_event[row]), tuple(minimums),
             None if strength is None else strength.log_e, rule.weighers[side].needed, () if strength is None else self._totals(strength),
             freshest, stalest, changed.when if changed else 0, changed.by if changed else "", self.workspace.ours.get(row, 0),
-            status if isinstance(status, str) else "", self._survivors(row),
+            status if isinstance(status, str) else "", self._survivors(program, row),
         )  # fmt: skip
 
     @staticmethod
     def _totals(strength: Strength) -> tuple[tuple[str, int | str], ...]:
         return (("metric", strength.claim.metric.name), *strength.totals)
 
-    def _survivors(self, row: int) -> dict[str, int]:
-        """Per level above: siblings of the row's own level with status known active and no pausing action in flight."""
-        e, facts = self.workspace.facts.entities, self.workspace.facts
+    def _survivors(self, program: Program, row: int) -> dict[str, int]:
+        """Per level above: siblings of the row's own level with status known active and no pausing action in flight; asked only where a guard reads it."""
+        if not any(a.guard == "keep_active" for a in program.guards):
+            return {}
+        e = self.workspace.facts.entities
         depth = int(e.depth[row])
-        active = [r for r, (_, value) in facts.attributes.get("status", {}).items() if value == "active" and r != row and e.depth[r] == depth]
-        staying = [r for r in active if not self._pausing(e.path[r])]
-        return {LEVELS[d]: sum(1 for r in staying if e.lineage[r, d] == e.lineage[row, d]) for d in range(depth)}
+        if depth not in self._staying:
+            active = [r for r, (_, value) in self.workspace.facts.attributes.get("status", {}).items() if value == "active" and e.depth[r] == depth]
+            self._staying[depth] = {r for r in active if not self._pausing(e.path[r])}
+            for d in range(depth):
+                above, counts = np.unique(e.lineage[sorted(self._staying[depth]), d], return_counts=True)
+                self._counts[depth, d] = dict(zip(above.tolist(), counts.tolist(), strict=True))
+        own = int(row in self._staying[depth])
+        return {LEVELS[d]: self._counts[depth, d].get(int(e.lineage[row, d]), 0) - own for d in range(depth)}
+
+    def _leaves(self, row: int) -> None:
+        """The row is about to be switched off: those asked after it see one less."""
+        e = self.workspace.facts.entities
+        depth = int(e.depth[row])
+        if row in self._staying.get(depth, ()):
+            self._staying[depth].remove(row)
+            for d in range(depth):
+                self._counts[depth, d][int(e.lineage[row, d])] -= 1
 
     def _pausing(self, path: str) -> bool:
         held = self.workspace.held.get(path)
@@ -299,6 +330,8 @@ class Judgement:
             c.life.emitted = ()
             if c.rule.mode == "active":
                 self.workspace.launch(decision, c.rule, c.subject, c.life)
+                if c.rule.program.action.kind == "pause":
+                    self._leaves(c.subject[0])
                 launched = True
             else:
                 c.life.spent = True

@@ -49,7 +49,7 @@ class Workspace:
         self.facts = Facts()
         for width, pane in demand.windows:
             self.facts.windows.demand(width, pane)
-        self.targets: dict[str, list[Target]] = {}
+        self.targets: dict[str, dict[str, list[Target]]] = {}  # by name, then by path, in log order
         self.changed: dict[int, Changed] = {}
         self.ours: dict[int, int] = {}  # row -> stamp of our last verified outcome
         self.activated: dict[str, Activation] = {}  # by version, until ready
@@ -77,7 +77,7 @@ class Workspace:
                 if version in self.activated:
                     self.effective.append(self.activated.pop(version))
             case Target():
-                self.targets.setdefault(record.name, []).append(record)
+                self.targets.setdefault(record.name, {}).setdefault(record.path, []).append(record)
                 self._renew()
             case Outcome():
                 self._learn(stamp, record)
@@ -231,7 +231,7 @@ class Workspace:
 
     def _next_turn(self, now: int) -> int:
         turns = [self.facts.windows.next_roll(now)]
-        turns += [t for many in self.targets.values() for target in many for t in (target.valid_from, target.valid_until)]
+        turns += [t for by_path in self.targets.values() for many in by_path.values() for target in many for t in (target.valid_from, target.valid_until)]
         turns += [f.deadline for f in self.flights.values()]
         for rule in self.rules.values():
             for life in rule.lives.values():
@@ -256,7 +256,9 @@ class Workspace:
         return [
             self.facts.canonical(),
             sorted([path[row], c.when, c.by, c.ours, self.ours.get(row, 0)] for row, c in self.changed.items()),
-            [[name, [[t.path, t.amount, t.unit, t.valid_from, t.valid_until] for t in self.targets[name]]] for name in sorted(self.targets)],
+            sorted(
+                [name, path, [[t.amount, t.unit, t.valid_from, t.valid_until] for t in many]] for name, by in self.targets.items() for path, many in by.items()
+            ),
             sorted(self.activated),
             [a.version for a in self.effective],
             [[anchor, since.born] for anchor, since in sorted(self.born.items())],
