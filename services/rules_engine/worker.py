@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -12,10 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from services.kernel.decision import Decision
 from services.kernel.errors import Bug, Unavailable
 from services.kernel.ports import Clock, Log
-from services.kernel.record import Ready, Record, Stamped, Tick
+from services.kernel.record import Activation, Outcome, Ready, Record, Stamped, Tick
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.guard import Guard
+from services.rules_engine.core.lifecycle import TERMINAL
 from services.rules_engine.core.partition import Partition
+from services.rules_engine.told import Ending
 
 SKEW = 60_000_000  # a record stamped further ahead of our own clock stops the partition before it is fed
 BATCH = 500
@@ -44,6 +46,9 @@ class Worker:
         self.partition = Partition(guards)
         self.said: list[str] = []  # ids on the decisions log that replay has not come to yet, oldest first
         self.declared: set[tuple[str, str]] = set()
+        self.place: dict[str, int] = {}  # decision id -> offset on the decisions log
+        self.endings: dict[str, Ending] = {}  # decision id -> what became of it
+        self.on_activation: Callable[[Activation, int, int], Awaitable[None]] | None = None  # (record, offset, stamp), in the order of the log
         self.stopped = ""  # why a person is wanted
         self.restored = False
         self._advanced = asyncio.Condition()
@@ -73,6 +78,7 @@ class Worker:
     async def _restore(self) -> None:
         while before := await self.decisions.read(self.number, len(self.said)):
             self.said += [s.record.id for s in before]
+        self.place = {id_: offset for offset, id_ in enumerate(self.said)}
         self.said.reverse()
         offset = 0
         while page := await self.events.read(self.number, offset, BATCH):
@@ -111,11 +117,25 @@ class Worker:
             with self.metrics.step.time():
                 decided = self.partition.step([stamped])
             await self._say(decided)
+            await self._note(stamped)
             if len(page) > 1:
                 await asyncio.sleep(0)
         self.metrics.records.labels(str(self.number)).inc(len(page))
         self.metrics.time.labels(str(self.number)).set(self.partition.now / 1e6)
         self.metrics.delay.labels(str(self.number)).set((self.clock.now() - self.partition.now) / 1e6)
+
+    async def _note(self, stamped: Stamped[Record]) -> None:
+        """What people ask about beside the core's state: how decisions ended, and which version is what."""
+        record = stamped.record
+        if isinstance(record, Outcome) and record.status in TERMINAL and record.decision_id not in self.endings:
+            self.endings[record.decision_id] = Ending(record.status, stamped.stamp, record.reason, record.by)
+        if isinstance(record, Activation) and self.on_activation is not None:
+            await self.on_activation(record, stamped.offset, stamped.stamp)
+
+    async def decision(self, decision_id: str) -> Decision | None:
+        """A decision of this partition, or None."""
+        offset = self.place.get(decision_id)
+        return None if offset is None else (await self.decisions.read(self.number, offset, 1))[0].record
 
     async def _rebuild(self, demand: Demand, until: int) -> None:
         """The state as if the wider demand had always been there: a rule activated today reads the days that the log holds."""
@@ -139,7 +159,8 @@ class Worker:
                 raise Bug(f"this build decides {decision.id} where the log holds {before}: two builds disagree", reason="decisions_differ")
         if not fresh:
             return
-        await self.decisions.append([(d.workspace, d) for d in fresh])
+        places = await self.decisions.append([(d.workspace, d) for d in fresh])
+        self.place |= {d.id: offset for d, (_, offset) in zip(fresh, places, strict=True)}
         for d in fresh:
             self.metrics.decisions.labels(d.rule_id, d.kind, d.mode).inc()
             for guard in d.refusals:

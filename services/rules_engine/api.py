@@ -1,0 +1,183 @@
+"""The rules engine over HTTP: rules and their versions, targets, and the answers that people want of it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel, Field
+
+from services.kernel.errors import Conflict, NotFound, RejectedInput
+from services.kernel.ports import Clock, Log
+from services.kernel.principal import Principal
+from services.kernel.record import Activation, Record, Target
+from services.rules_engine.answers import Answers, resolve
+from services.rules_engine.language.pack import Pack, PackTarget, load_pack
+from services.rules_engine.language.problem import RuleError
+from services.rules_engine.store import RuleStore, Version
+
+Require = Callable[[str], Callable[[Request], Awaitable[Principal]]]
+
+
+class PackText(BaseModel):
+    pack: str = Field(max_length=200_000, description="the pack's YAML text")
+    filename: str = Field("pack.yaml", max_length=200)
+
+
+class Applied(PackText):
+    state: Literal["active", "shadow"] = "active"
+
+
+class Wanted(BaseModel):
+    version: str = Field("", max_length=64, description="v3, or at least six digits of the hash; the newest by default")
+    state: Literal["active", "shadow"] = "active"
+
+
+class TargetWanted(BaseModel):
+    name: str = Field(max_length=64)
+    path: str = Field("", max_length=1000, description='a path; "" for the account\'s default')
+    amount: int = Field(gt=0, le=1 << 53, description="micro-units")
+    unit: str = Field(pattern="^(ratio|[A-Z]{3})$")
+    valid_from: int = 0
+    valid_until: int = 0
+
+
+def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock, require: Require) -> APIRouter:
+    """/v1/rules..., /v1/targets, /v1/explain, /v1/series, /v1/decisions/{id}/replay, /v1/engine."""
+    api = APIRouter(prefix="/v1", tags=["rules"])
+    Viewer = Annotated[Principal, Depends(require("viewer"))]
+    Editor = Annotated[Principal, Depends(require("editor"))]
+
+    async def switch(who: Principal, version: Version, state: str) -> dict[str, Any]:
+        """The log decides: from its next boundary on the engine works by what this record says."""
+        record = Activation(who.workspace, version.rule, version.version, state, version.program if state != "retired" else "", who.name)
+        [(_, offset)] = await events.append([(who.workspace, record)])
+        await answers.worker.caught_up(offset + 1)
+        return summary(await store.find(who.workspace, version.rule, version.version))
+
+    @api.post("/rules/validate", operation_id="validate_rules", summary="Checks a pack and changes nothing")
+    async def validate(body: PackText, who: Viewer) -> dict[str, Any]:
+        pack = checked(body)
+        return {"valid": True, "pack": pack.name, "rules": [{"rule": r.program.rule, "version": r.program.version, "tests": len(r.tests)} for r in pack.rules]}
+
+    @api.post("/rules", status_code=201, operation_id="draft_rules", summary="Keeps each rule of a pack as a draft version")
+    async def draft(body: PackText, who: Editor) -> dict[str, Any]:
+        versions = await store.draft(who.workspace, [r.program for r in checked(body).rules], who.name, clock.now())
+        return {"rules": [summary(v) for v in versions]}
+
+    @api.post("/rules/apply", operation_id="apply_pack", summary="Drafts a pack, sets its targets and activates its rules")
+    async def apply(body: Applied, who: Editor) -> dict[str, Any]:
+        pack = checked(body)
+        targets = [target for t in pack.targets if (target := placed(t, pack, who))]
+        versions = await store.draft(who.workspace, [r.program for r in pack.rules], who.name, clock.now())
+        if targets:
+            await events.append([(who.workspace, t) for t in targets])
+        applied = [summary(v) if v.state == body.state else await switch(who, v, body.state) for v in versions]
+        return {"rules": applied, "targets": len(targets)}
+
+    def placed(t: PackTarget, pack: Pack, who: Principal) -> Target:
+        """A target's selector as a path; what fits nothing or several things is refused by name."""
+        if not t.selector:
+            return Target(who.workspace, t.name, "", t.amount, t.unit, owner=who.name)
+        level, _, name = t.selector.partition(":")
+        known = answers.worker.partition.workspaces.get(who.workspace)
+        path = resolve(known, name) if known else None
+        if path is None:
+            raise NotFound(f"target {t.name} of {t.selector!r} ({pack.filename}:{t.place.line}): no {level} of this name is known yet; ingest it first")
+        return Target(who.workspace, t.name, path, t.amount, t.unit, owner=who.name)
+
+    @api.get("/rules", operation_id="list_rules", summary="Every rule with its versions, newest first")
+    async def rules(who: Viewer) -> dict[str, Any]:
+        by_rule: dict[str, list[dict[str, Any]]] = {}
+        for v in await store.versions(who.workspace):
+            by_rule.setdefault(v.rule, []).append(summary(v))
+        return {"rules": [{"rule": rule, "versions": versions} for rule, versions in by_rule.items()]}
+
+    @api.get("/rules/{rule}", operation_id="list_versions", summary="One rule's versions, newest first")
+    async def versions(rule: str, who: Viewer) -> dict[str, Any]:
+        found = await store.versions(who.workspace, rule)
+        if not found:
+            raise NotFound(f"there is no rule {rule!r} here")
+        return {"rule": rule, "versions": [summary(v) for v in found]}
+
+    @api.get("/rules/{rule}/versions/{version}", operation_id="get_version", summary="One version with its program")
+    async def version(rule: str, version: str, who: Viewer) -> dict[str, Any]:
+        found = await store.find(who.workspace, rule, version)
+        return summary(found) | {"program": found.program}
+
+    @api.post("/rules/{rule}/activate", operation_id="activate_rule", summary="Makes a version the active or the shadow one")
+    async def activate(rule: str, body: Wanted, who: Editor) -> dict[str, Any]:
+        return await switch(who, await store.find(who.workspace, rule, body.version), body.state)
+
+    @api.post("/rules/{rule}/retire", operation_id="retire_rule", summary="Switches the active (or shadow) version off")
+    async def retire(rule: str, who: Editor) -> dict[str, Any]:
+        found = [v for v in await store.versions(who.workspace, rule) if v.state in ("active", "shadow")]
+        if not found:
+            raise Conflict(f"no version of {rule!r} is active")
+        return {"retired": [await switch(who, v, "retired") for v in found]}
+
+    @api.post("/rules/{rule}/rollback", operation_id="roll_back_rule", summary="Activates the version that was active before")
+    async def rollback(rule: str, who: Editor) -> dict[str, Any]:
+        return await switch(who, await store.before(who.workspace, rule), "active")
+
+    @api.get("/targets", operation_id="list_targets", summary="Targets as the engine holds them")
+    async def targets(who: Viewer) -> dict[str, Any]:
+        known = answers.worker.partition.workspaces.get(who.workspace)
+        held = [t for by_path in known.targets.values() for many in by_path.values() for t in many] if known else []
+        fields = ("name", "path", "amount", "unit", "valid_from", "valid_until", "owner")
+        return {"targets": [{f: getattr(t, f) for f in fields} for t in held]}
+
+    @api.post("/targets", status_code=201, operation_id="set_targets", summary="Sets numbers that the account wants")
+    async def set_targets(body: list[TargetWanted], who: Editor) -> dict[str, Any]:
+        if not body:
+            raise RejectedInput("send at least one target", reason="empty")
+        await events.append([(who.workspace, Target(who.workspace, **t.model_dump(), owner=who.name)) for t in body])
+        return {"targets": len(body)}
+
+    @api.get("/explain", operation_id="explain", summary="A decision, or why there was none, in words")
+    async def explain(who: Viewer, name: str = "", rule: str = "", decision: str = "", at: str = "") -> dict[str, Any]:
+        if decision:
+            return await answers.explain_decision(who.workspace, decision)
+        if not name:
+            raise RejectedInput("give `decision`, or `name`: an object's name, platform id or path", reason="empty")
+        return await answers.explain_name(who.workspace, name, rule, instant(at) if at else None)
+
+    @api.get("/series", operation_id="get_series", summary="The metric behind a decision, against its threshold")
+    async def series(who: Viewer, decision: Annotated[str, Query(min_length=6)]) -> dict[str, Any]:
+        return await answers.series(who.workspace, decision)
+
+    @api.get("/decisions/{decision_id}/replay", operation_id="replay_decision", summary="Recomputes a decision from the log and compares it bit for bit")
+    async def replayed(decision_id: str, who: Viewer) -> dict[str, Any]:
+        return await answers.replay(who.workspace, decision_id)
+
+    @api.get("/engine", operation_id="get_engine", summary="Where the engine stands")
+    async def engine(who: Viewer) -> dict[str, Any]:
+        return answers.status(who.workspace)
+
+    return api
+
+
+def checked(body: PackText) -> Pack:
+    try:
+        return load_pack(body.pack, body.filename)
+    except RuleError as error:
+        error.status = 422
+        raise
+
+
+def summary(v: Version) -> dict[str, Any]:
+    made = datetime.fromtimestamp(v.created_at / 1_000_000, UTC).isoformat().replace("+00:00", "Z")
+    return {"rule": v.rule, "number": v.number, "version": v.version, "state": v.state, "by": v.by, "created_at": made}
+
+
+def instant(text: str) -> int:
+    """Microseconds of an RFC 3339 instant."""
+    try:
+        parsed = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        parsed = None
+    if parsed is None or parsed.tzinfo is None:
+        raise RejectedInput(f"{text!r} is not an instant", reason="malformed")
+    return round(parsed.timestamp() * 1_000_000)
