@@ -3,9 +3,9 @@
 The tables of Google Ads and Meta are known by their headers; a mapping says what other columns mean, or corrects what was guessed:
 
     account=Account ID   campaign=Campaign ID   date=Day   impressions=Impr.   spend=Cost   spend.micros=cost_micros   currency=EUR
-    attribute.status=Status   breakdown=Device   platform=meta_ads
+    attribute.status=Status   breakdown=Device   platform=meta_ads   date_format=%d.%m.%Y
 
-What is on the right is a column, or, for levels, platform, source, currency and time_zone, the value of every row.
+What is on the right is a column, or, for levels, platform, source, currency, time_zone and date_format, the value of every row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -29,6 +29,7 @@ from services.kernel.event import Event
 
 CHUNK = 1000  # rows between two appends
 LONGEST_CELL = 1_000_000
+JSON = (("content-type", "application/json"),)
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 
 
@@ -41,7 +42,7 @@ class Spoiled:
     row: Mapping[str, Any]
 
 
-Sink: TypeAlias = Callable[[Sequence[Event], Sequence[Spoiled]], Awaitable[None]]
+Sink: TypeAlias = Callable[[Sequence[Event], Sequence[Spoiled]], Awaitable[Sequence[Rejection]]]  # returns what it refused of the events
 Progress: TypeAlias = Callable[[int, int], None]  # (bytes read, bytes in all)
 
 
@@ -57,21 +58,31 @@ class FileReceipt:
     reasons: dict[str, int] = field(default_factory=dict)
     first: list[Rejection] = field(default_factory=list)  # the first few, to show
 
+    def note(self, rejection: Rejection) -> None:
+        self.reasons[rejection.reason] = self.reasons.get(rejection.reason, 0) + 1
+        if len(self.first) < 10:
+            self.first.append(rejection)
+
 
 def to_intake(intake: Intake, workspace: str) -> Sink:
     """Appends to the log of this process; spoiled rows go to quarantine, each with its row."""
 
-    async def put(events: Sequence[Event], spoiled: Sequence[Spoiled]) -> None:
+    async def put(events: Sequence[Event], spoiled: Sequence[Spoiled]) -> Sequence[Rejection]:
+        refused: list[Rejection] = []
         by_source: dict[str, list[Event]] = {}
         for event in events:
-            by_source.setdefault(event.source, []).append(event)
+            some = by_source.setdefault(event.source, [])
+            some.append(replace(event, at=f"/rows/{len(some)}"))
         for source, some in by_source.items():
-            await intake.accept(Delivery(source, workspace, b"", (), intake.clock.now()), some, "reports")
+            body = json.dumps({"rows": [plain.written(event) for event in some]}, default=str).encode()  # what quarantine keeps of a row that is refused
+            receipt = await intake.accept(Delivery(source, workspace, body, JSON, intake.clock.now()), some, "reports")
+            refused += receipt.rejections
         for one in spoiled:
             body = json.dumps({"rows": [one.row]}, default=str).encode()
-            delivery = Delivery(one.source, workspace, body, (("content-type", "application/json"),), intake.clock.now())
+            delivery = Delivery(one.source, workspace, body, JSON, intake.clock.now())
             pointer = f"/rows/0{one.rejection.pointer.partition('#')[2]}"
             await intake.accept(delivery, [Rejection(one.rejection.reason, one.rejection.detail, pointer)], "reports")
+        return refused
 
     return put
 
@@ -92,9 +103,11 @@ async def ingest_file(
     total = size_of(path)
 
     async def flush(done: int) -> None:
-        await append(events, spoiled)
-        receipt.accepted += len(events)
-        receipt.quarantined += len(spoiled)
+        refused = await append(events, spoiled)
+        receipt.accepted += len(events) - len(refused)
+        receipt.quarantined += len(spoiled) + len(refused)
+        for rejection in refused:
+            receipt.note(rejection)
         events.clear()
         spoiled.clear()
         if progress is not None:
@@ -107,9 +120,7 @@ async def ingest_file(
         except RejectedInput as error:
             rejection = Rejection(error.reason, str(error), f"{place}#{getattr(error, 'pointer', '')}")
             spoiled.append(Spoiled(rejection, shape.source if shape else "generic", row if isinstance(row, Mapping) else {"row": str(row)}))
-            receipt.reasons[error.reason] = receipt.reasons.get(error.reason, 0) + 1
-            if len(receipt.first) < 10:
-                receipt.first.append(rejection)
+            receipt.note(rejection)
         if len(events) + len(spoiled) >= CHUNK:
             await flush(done)
     await flush(total)

@@ -144,7 +144,7 @@ class Intake:
         kept, refused = [], []
         for event in events:
             try:
-                levels.check(event)
+                levels.check(event, event.at)
                 kept.append(event)
             except Refused as error:
                 refused.append(Rejection(error.reason, f"{event.path}: {error}", error.pointer))
@@ -184,7 +184,7 @@ def without_twins(events: list[Event]) -> tuple[list[Event], list[Rejection]]:
             event.amounts, event.attributes, event.path, event.occurred_at,
         ):  # fmt: skip
             detail = f"two different parts of this delivery are {event.id!r} of {event.path}: name what tells them apart (an id, a breakdown)"
-            twins.append(Rejection("conflicting_twin", detail))
+            twins.append(Rejection("conflicting_twin", detail, event.at))
     return list(first.values()), twins
 
 

@@ -33,6 +33,7 @@ class Event:
     amounts: Mapping[str, int] = field(default_factory=dict)
     attributes: Mapping[str, Value] = field(default_factory=dict)
     snapshot: Snapshot | None = None
+    at: str = field(default="", compare=False)  # where it stood in its delivery, a JSON Pointer
 
     @property
     def key(self) -> bytes:

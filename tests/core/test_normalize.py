@@ -278,7 +278,7 @@ def test_a_batch_says_exactly_what_its_events_say() -> None:
         assert made.event_id[i].tobytes() == event_id(event.source, event.id)
         assert made.row_id[i].tobytes() == event.row_key
         assert (made.interval_start[i], made.interval_end[i], made.as_of[i]) == ((s.interval_start, s.interval_end, s.as_of) if s else (0, 0, 0))
-    assert (made.event_id.dtype, made.entity.dtype) == (np.int64, np.uint32)
+    assert (made.event_id.dtype, made.entity.dtype) == (np.dtype(np.int64), np.dtype(np.uint32))
 
 
 def test_no_event_and_many_events_make_records_of_bounded_size() -> None:

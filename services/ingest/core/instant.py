@@ -63,13 +63,13 @@ def local(value: str, zone: tzinfo) -> int:
     return micros_of(moment.replace(tzinfo=zone)) + micro
 
 
-def day(value: str, zone: tzinfo) -> tuple[int, int]:
+def day(value: str, zone: tzinfo, form: str = "%Y-%m-%d") -> tuple[int, int]:
     """[start, end) of a local day `2026-03-01` (a midnight time after it is allowed); 23 or 25 hours long where the clocks change."""
     text = value.strip()
     for midnight in (" 00:00:00", "T00:00:00", " 0:00:00"):
         text = text.removesuffix(midnight)
     try:
-        start = datetime.strptime(text, "%Y-%m-%d")  # noqa: DTZ007 - the zone follows
+        start = datetime.strptime(text, form)  # noqa: DTZ007 - the zone follows
     except ValueError:
-        raise RejectedInput(f"{value[:40]!r} is not a day such as 2026-03-01", reason="bad_time") from None
+        raise RejectedInput(f"{value[:40]!r} is not a day written like {form}, such as 2026-03-01 for %Y-%m-%d", reason="bad_time") from None
     return micros_of(start.replace(tzinfo=zone)), micros_of((start + timedelta(days=1)).replace(tzinfo=zone))

@@ -11,6 +11,7 @@ A row of a report has an interval instead of happening at an instant; a later ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -108,7 +109,7 @@ def each(items: Sequence[Any], pointer: str, make: Callable[[Any, str], Event | 
             yield Rejection(error.reason, str(error), getattr(error, "pointer", "") or here)
             continue
         if made is not None:
-            yield made
+            yield replace(made, at=here)
 
 
 def one(item: Any, make: Callable[[Any, str], Event | None]) -> Iterator[Item]:

@@ -105,6 +105,8 @@ def mapped(mapping: Mapping[str, str], header: Sequence[str], base: Shape | None
             (ids if there else constants)[name] = column
             if not there:
                 ids.pop(name, None)
+        elif name == "date_format":
+            plain_fields["day_form"] = column
         elif name in ("platform", "source"):
             constants[name] = column
         elif name in ("currency", "time_zone") and not there:

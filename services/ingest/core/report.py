@@ -20,7 +20,7 @@ from services.kernel.event import Event, Value
 from services.kernel.ids import digest
 from services.kernel.measure import count, currency, measure, micros
 
-WHOLE = frozenset({"impressions", "clicks"})
+WHOLE = frozenset({"impressions", "clicks", "page_views", "sessions"})
 STATUS = {"enabled": "active", "active": "active", "on": "active", "paused": "paused", "off": "paused", "removed": "archived", "deleted": "archived"}
 _ID_IN_NAME = re.compile(r"[A-Za-z]+/\d+(?:/[A-Za-z]+/(?:\d+~)?(\d+))?", re.ASCII)  # customers/1/adGroups/2
 
@@ -49,6 +49,7 @@ class Shape:
     attributes: Mapping[str, As] = field(default_factory=dict)
     breakdown: tuple[str, ...] = ()  # columns that make several rows of one day
     day: str = ""  # the column of the local day; a history has none
+    day_form: str = "%Y-%m-%d"
     last_day: str = ""  # the day that the interval ends with, where it is not the first
     at: str = ""  # the column of the instant a history row was written
     as_of: str = ""  # the column of the instant the report was read
@@ -116,9 +117,9 @@ def event(row: Mapping[str, Any], shape: Shape, context: Context, pointer: str =
             return normalize.checked(Event(digest("history", path, str(written), *said), shape.source, path, "history", written, {}, attributes), horizon)
     amounts = _amounts(row, shape, money, pointer) | _listed(row, shape, money, pointer)
     with at(step(pointer, shape.day)):
-        start, end = instant.day(str(row.get(shape.day) or ""), zone)
+        start, end = instant.day(str(row.get(shape.day) or ""), zone, shape.day_form)
         if shape.last_day and row.get(shape.last_day):
-            end = instant.day(str(row[shape.last_day]), zone)[1]
+            end = instant.day(str(row[shape.last_day]), zone, shape.day_form)[1]
     as_of = context.received_at
     if shape.as_of and row.get(shape.as_of):
         with at(step(pointer, shape.as_of)):
