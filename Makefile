@@ -14,7 +14,7 @@ demo: setup  ## the main job on real data, embedded; EXIT=1 ends instead of leav
 	@$(PY) -m services demo $(if $(EXIT),--exit,)
 
 test: setup  ## the tests; what needs a part that is missing is skipped with its reason
-	$(PY) -m pytest -n 2 tests
+	$(PY) -m pytest -n 2 -m "not slow" tests
 
 check: setup  ## lint, types, walls
 	.venv/bin/ruff check .

@@ -8,3 +8,6 @@ fi
 make setup
 make check
 TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser} make test
+TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser} .venv/bin/python -m pytest -n 2 -m slow tests
+make planted
+make demo EXIT=1

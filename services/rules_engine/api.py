@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
+from services.adapters.http.auth import require
 from services.kernel.errors import Conflict, NotFound, RejectedInput
 from services.kernel.ports import Clock, Log
 from services.kernel.principal import Principal
@@ -18,7 +18,8 @@ from services.rules_engine.language.pack import Pack, PackTarget, load_pack
 from services.rules_engine.language.problem import RuleError
 from services.rules_engine.store import RuleStore, Version
 
-Require = Callable[[str], Callable[[Request], Awaitable[Principal]]]
+Viewer = Annotated[Principal, Depends(require("viewer"))]
+Editor = Annotated[Principal, Depends(require("editor"))]
 
 
 class PackText(BaseModel):
@@ -44,11 +45,9 @@ class TargetWanted(BaseModel):
     valid_until: int = 0
 
 
-def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock, require: Require) -> APIRouter:
+def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock) -> APIRouter:
     """/v1/rules..., /v1/targets, /v1/explain, /v1/series, /v1/decisions/{id}/replay, /v1/engine."""
     api = APIRouter(prefix="/v1", tags=["rules"])
-    Viewer = Annotated[Principal, Depends(require("viewer"))]
-    Editor = Annotated[Principal, Depends(require("editor"))]
 
     async def switch(who: Principal, version: Version, state: str) -> dict[str, Any]:
         """The log decides: from its next boundary on the engine works by what this record says."""

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions.core.letter import canonical
 from services.actions.ledger.chain import Broken, Entry, Head, Verified, following, verify
-from services.actions.tables import ledger, ledger_heads
+from services.actions.tables import decisions, ledger, ledger_heads
 
 PAGE = 2_000
 
@@ -72,8 +72,12 @@ async def whole(connection: AsyncConnection, workspace: str) -> list[Entry]:
 
 
 async def check(connection: AsyncConnection, workspace: str) -> Verified | Broken:
-    """Verifies the workspace's chain as it stands in the database, its head included."""
-    return verify(workspace, await whole(connection, workspace), await head(connection, workspace))
+    """Verifies the workspace's chain as it stands in the database, its head included. Decisions without any entry are a chain that was taken away whole."""
+    end = await head(connection, workspace)
+    found = verify(workspace, await whole(connection, workspace), end)
+    if end.sequence == 0 and isinstance(found, Verified) and await connection.scalar(select(decisions.c.id).where(decisions.c.workspace == workspace).limit(1)):
+        return Broken(workspace, 1, "there are decisions but no entries")
+    return found
 
 
 async def workspaces(connection: AsyncConnection) -> list[str]:
