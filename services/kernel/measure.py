@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from functools import lru_cache
 
 from services.kernel.errors import RejectedInput
 
@@ -115,6 +116,11 @@ def measure(name: object) -> Measure:
     """The parts of a measure's name; RejectedInput `bad_measure` or `unknown_currency` where it is none."""
     if not isinstance(name, str):
         raise RejectedInput("a measure's name is a text", reason="bad_measure")
+    return _measure(name)
+
+
+@lru_cache(4096)
+def _measure(name: str) -> Measure:
     plain, at, code = name.partition("@")
     if not _NAME.fullmatch(plain):
         raise RejectedInput(f"{name[:80]!r} is not a measure; write it like clicks, conversions:purchase:7d_click or spend@EUR", reason="bad_measure")

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from services.actions.ledger import store as ledger
-from services.actions.ledger.chain import Verified
+from services.actions.ledger.chain import Broken, Verified
 from services.actions.store import decision as stored
 from services.actions.tables import attempts, escalations, in_flight, parked
 from services.actions.worker import Rules, by_platform
@@ -501,6 +501,17 @@ async def test_every_call_has_a_committed_intent_with_what_was_read_and_what_was
     await w.service.step()
     [row] = rows
     assert (json.loads(row.observed), json.loads(row.desired), row.answer, row.key) == ("active", "paused", "", w.platform.keys[0])
+
+
+async def test_a_ledger_taken_away_whole_is_missed(w: World) -> None:
+    await w.decide(a_refusal())
+    await w.service.step()
+    async with w.database.writing() as tx:
+        await tx.exec_driver_sql("DROP TRIGGER ledger_no_DELETE")
+        await tx.exec_driver_sql("DELETE FROM ledger")
+        await tx.exec_driver_sql("DELETE FROM ledger_heads")
+    async with w.database.reading() as connection:
+        assert isinstance(await ledger.check(connection, "main"), Broken)
 
 
 async def test_two_executors_for_one_platform_are_refused() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from services.ingest.core.instant import HOUR
@@ -59,6 +60,11 @@ def path(value: object) -> str:
     """platform/account[/campaign[/ad_group[/creative]]] of native ids; Refused `bad_entity`."""
     if not isinstance(value, str) or not 1 <= value.count("/") < len(LEVELS):
         raise Refused(f"{str(value)[:80]!r} is not an entity path: platform/account[/campaign[/ad_group[/creative]]]", reason="bad_entity")
+    return _path(value)
+
+
+@lru_cache(65_536)
+def _path(value: str) -> str:
     platform, *parts = value.split("/")
     try:
         return "/".join([word(platform, "platform"), *(part(p) for p in parts)])
@@ -93,7 +99,7 @@ def _amount(name: str, value: object, pointer: str) -> tuple[str, int]:
     if isinstance(value, Mapping):
         if set(value) != {"amount", "currency"}:
             raise Refused('money is written {"amount": "1.25", "currency": "EUR"}', reason="bad_amounts", pointer=pointer)
-        with at(step(pointer, "currency")):
+        with at(pointer, "currency"):
             name = f"{name}@{currency(value['currency'])}"
         pointer, value = step(pointer, "amount"), value["amount"]
     of = measure(name)

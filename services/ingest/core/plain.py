@@ -32,9 +32,9 @@ MOST = 50_000  # events of one delivery
 def event(given: Any, *, source: str, received_at: int, horizon: int, pointer: str = "") -> Event:
     """The Event that a plain object says; raises Refused pointing to the member that is wrong."""
     fields = normalize.members(given, MEMBERS, "an event", pointer)
-    with at(step(pointer, "source")):
+    with at(pointer, "source"):
         source = normalize.word(fields.get("source", source), "source")
-    with at(step(pointer, "entity")):
+    with at(pointer, "entity"):
         path = place(fields)
     amounts = normalize.amounts(fields.get("amounts", {}), step(pointer, "amounts"))
     attributes = normalize.attributes(fields.get("attributes", {}), step(pointer, "attributes"))
@@ -43,13 +43,13 @@ def event(given: Any, *, source: str, received_at: int, horizon: int, pointer: s
     for name in ("as_of", "breakdown"):
         if name in fields:
             raise Refused(f"{name} belongs to a report row, which also has an interval", reason="bad_interval", pointer=step(pointer, name))
-    with at(step(pointer, "occurred_at")):
+    with at(pointer, "occurred_at"):
         if "occurred_at" not in fields:
             raise Refused("occurred_at is missing", reason="bad_time")
         occurred_at = normalize.not_ahead(instant(fields["occurred_at"]), horizon)
-    with at(step(pointer, "id")):
+    with at(pointer, "id"):
         ident = normalize.native_id(fields.get("id"))
-    with at(step(pointer, "kind")):
+    with at(pointer, "kind"):
         kind = normalize.kind(fields.get("kind", "event"))
     with at(pointer):
         return normalize.checked(Event(ident, source, path, kind, occurred_at, amounts, attributes), horizon)
@@ -58,20 +58,20 @@ def event(given: Any, *, source: str, received_at: int, horizon: int, pointer: s
 def _row(
     fields: Mapping[str, Any], source: str, path: str, amounts: dict[str, int], attributes: dict[str, str | int], received_at: int, horizon: int, pointer: str
 ) -> Event:
-    with at(step(pointer, "interval")):
+    with at(pointer, "interval"):
         interval = normalize.members(fields["interval"], INTERVAL, "an interval", step(pointer, "interval"))
         start, end = instant(interval.get("start")), instant(interval.get("end"))
-    with at(step(pointer, "as_of")):
+    with at(pointer, "as_of"):
         as_of = instant(fields["as_of"]) if "as_of" in fields else received_at
         normalize.not_ahead(as_of, horizon, "as_of")
-    with at(step(pointer, "breakdown")):
+    with at(pointer, "breakdown"):
         breakdown = normalize.attributes(fields.get("breakdown", {}))
     with at(pointer):
         row = (path, *(f"{name}={value}" for name, value in sorted(breakdown.items())))
         snapshot = normalize.snapshot(start, end, as_of, row)
-    with at(step(pointer, "id")):
+    with at(pointer, "id"):
         ident = normalize.native_id(fields["id"]) if "id" in fields else digest("report", *row, str(start), str(end), str(as_of))
-    with at(step(pointer, "kind")):
+    with at(pointer, "kind"):
         kind = normalize.kind(fields.get("kind", "report"))
     with at(pointer):
         return normalize.checked(Event(ident, source, path, kind, min(as_of, end - 1), amounts, attributes, snapshot), horizon)

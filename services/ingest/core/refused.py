@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 from services.kernel.errors import RejectedInput
 
@@ -21,12 +20,20 @@ def step(pointer: str, part: str | int) -> str:
     return f"{pointer}/{str(part).replace('~', '~0').replace('/', '~1')}"
 
 
-@contextmanager
-def at(pointer: str) -> Iterator[None]:
-    """What is rejected inside points here, unless it points deeper already."""
-    try:
-        yield
-    except RejectedInput as error:
-        if getattr(error, "pointer", ""):
-            raise
+class at:
+    """What is rejected inside points here, unless it points deeper already. The pointer is only put together when it is needed."""
+
+    __slots__ = ("pointer", "parts")
+
+    def __init__(self, pointer: str, *parts: str | int) -> None:
+        self.pointer, self.parts = pointer, parts
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if not isinstance(error, RejectedInput) or getattr(error, "pointer", None):
+            return
+        pointer = self.pointer
+        for part in self.parts:
+            pointer = step(pointer, part)
         raise Refused(str(error), reason=error.reason, pointer=pointer, status=error.status) from None

@@ -110,19 +110,19 @@ def event(row: Mapping[str, Any], shape: Shape, context: Context, pointer: str =
     attributes = _attributes(row, shape, pointer)
     horizon = context.horizon or context.received_at
     if not shape.day:
-        with at(step(pointer, shape.at)):
+        with at(pointer, shape.at):
             written = _moment(row[shape.at], UTC)
         with at(pointer):
             said = tuple(f"{n}={v}" for n, v in sorted(attributes.items()))
             return normalize.checked(Event(digest("history", path, str(written), *said), shape.source, path, "history", written, {}, attributes), horizon)
     amounts = _amounts(row, shape, money, pointer) | _listed(row, shape, money, pointer)
-    with at(step(pointer, shape.day)):
+    with at(pointer, shape.day):
         start, end = instant.day(str(row.get(shape.day) or ""), zone, shape.day_form)
         if shape.last_day and row.get(shape.last_day):
             end = instant.day(str(row[shape.last_day]), zone, shape.day_form)[1]
     as_of = context.received_at
     if shape.as_of and row.get(shape.as_of):
-        with at(step(pointer, shape.as_of)):
+        with at(pointer, shape.as_of):
             as_of = _moment(row[shape.as_of], UTC)
     with at(pointer):
         names = sorted({*shape.breakdown, "action_type"})
@@ -272,7 +272,7 @@ def _attributes(row: Mapping[str, Any], shape: Shape, pointer: str) -> dict[str,
         value = row.get(column)
         if value in (None, ""):
             continue
-        with at(step(pointer, column)):
+        with at(pointer, column):
             if what.unit == "status":
                 made[what.name] = STATUS.get(str(value).strip().lower(), str(value).strip().lower())
             elif what.unit == "text":

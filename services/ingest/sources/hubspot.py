@@ -89,16 +89,16 @@ def _event(message: Any, delivery: Delivery, pointer: str) -> Event | None:
     kind = _kind(message)
     if kind is None:
         return None
-    with at(step(pointer, "objectId")):
+    with at(pointer, "objectId"):
         about = normalize.native_id(message.get("objectId"), "objectId")
-    with at(step(pointer, "portalId")):
+    with at(pointer, "portalId"):
         portal = normalize.native_id(message.get("portalId"), "portalId")
-    with at(step(pointer, "occurredAt")):
+    with at(pointer, "occurredAt"):
         occurred_at = normalize.not_ahead(epoch(message.get("occurredAt"), 1000), delivery.horizon)
     properties = message.get("properties") or {}
     if not isinstance(properties, Mapping):
         raise Refused("properties must be an object", reason="bad_shape", pointer=step(pointer, "properties"))
-    with at(step(pointer, "properties")):
+    with at(pointer, "properties"):
         path = place(properties)
     amounts = {"leads": MICRO} if kind == "lead" else {"conversions:deal": MICRO} | _revenue(properties, step(pointer, "properties"))
     with at(pointer):
@@ -122,9 +122,9 @@ def _kind(message: Mapping[str, Any]) -> str | None:
 def _revenue(properties: Mapping[str, Any], pointer: str) -> dict[str, int]:
     if properties.get("amount") in (None, ""):
         return {}
-    with at(step(pointer, "deal_currency_code")):
+    with at(pointer, "deal_currency_code"):
         code = currency(properties.get("deal_currency_code"))
-    with at(step(pointer, "amount")):
+    with at(pointer, "amount"):
         measure, micros = amount_of("revenue:deal", properties["amount"], "units", code)
         return {measure: micros}
 

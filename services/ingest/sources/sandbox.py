@@ -65,11 +65,11 @@ class Sandbox:
 
 def _event(row: Any, kind: str, delivery: Delivery, pointer: str) -> Event:
     fields = normalize.members(row, MEMBERS, "a row", pointer)
-    with at(step(pointer, "id")):
+    with at(pointer, "id"):
         ident = normalize.native_id(fields.get("id"))
-    with at(step(pointer, "entity")):
+    with at(pointer, "entity"):
         path = _path(fields.get("entity"))
-    with at(step(pointer, "occurred_at")):
+    with at(pointer, "occurred_at"):
         occurred_at = normalize.not_ahead(rfc3339(fields.get("occurred_at")), delivery.horizon)
     snapshot = _snapshot(fields, path, delivery, pointer)
     with at(pointer):
@@ -89,10 +89,10 @@ def _path(given: Any) -> str:
 def _snapshot(fields: Mapping[str, Any], path: str, delivery: Delivery, pointer: str) -> Snapshot | None:
     if "interval" not in fields:
         return None
-    with at(step(pointer, "interval")):
+    with at(pointer, "interval"):
         interval = normalize.members(fields["interval"], frozenset({"start", "end"}), "an interval", step(pointer, "interval"))
         start, end = rfc3339(interval.get("start")), rfc3339(interval.get("end"))
-    with at(step(pointer, "as_of")):
+    with at(pointer, "as_of"):
         return normalize.snapshot(start, end, rfc3339(fields.get("as_of")), (path,))
 
 
@@ -100,7 +100,7 @@ def _amounts(fields: Mapping[str, Any], pointer: str) -> dict[str, int]:
     made: dict[str, int] = {}
     for name in ("impressions", "clicks", "leads"):
         if name in fields:
-            with at(step(pointer, name)):
+            with at(pointer, name):
                 made[name] = count(fields[name])
     if "spend" in fields:
         made[money_measure("spend", _currency(fields, pointer))] = _micros(fields["spend"], step(pointer, "spend"))
@@ -121,7 +121,7 @@ def _by_action(fields: Mapping[str, Any], base: str, pointer: str) -> Iterator[t
         if not isinstance(windows, Mapping):
             raise Refused(f'{base} are written {{"purchase": {{"7d_click": 1}}}}', reason="bad_shape", pointer=here)
         for attribution, value in windows.items():
-            with at(step(here, action)):
+            with at(here, action):
                 measure(f"{base}:{action}:{attribution}")
             yield action, attribution, value, step(step(here, action), attribution)
 
@@ -133,14 +133,14 @@ def _attributes(fields: Mapping[str, Any], pointer: str) -> dict[str, Value]:
             made[name] = _micros(fields[name], step(pointer, name))
     for name in TEXTS:
         if name in fields:
-            with at(step(pointer, name)):
+            with at(pointer, name):
                 value = fields[name]
                 made[name] = normalize.attribute(value) if isinstance(value, bool) else normalize.text(value, name)
     return made
 
 
 def _currency(fields: Mapping[str, Any], pointer: str) -> str:
-    with at(step(pointer, "currency")):
+    with at(pointer, "currency"):
         return currency(fields.get("currency"))
 
 

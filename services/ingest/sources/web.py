@@ -82,16 +82,16 @@ def _event(message: Any, delivery: Delivery, pointer: str) -> Event | None:
     if kind is None:
         return None
     properties = _object(message, "properties", pointer)
-    with at(step(pointer, "timestamp")):
+    with at(pointer, "timestamp"):
         occurred_at = normalize.not_ahead(rfc3339(message.get("timestamp")), delivery.horizon)
-    with at(step(pointer, "messageId")):
+    with at(pointer, "messageId"):
         ident = normalize.native_id(message.get("messageId") or message.get("id"), "messageId")
-    with at(step(pointer, "context")):
+    with at(pointer, "context"):
         path = place(_signs(message, properties, pointer))
     amounts = {"page_views": MICRO} if kind == "page_view" else {"leads": MICRO} if kind == "lead" else {"conversions:purchase": MICRO}
     if kind == "purchase":
         if properties.get("order_id") not in (None, ""):
-            with at(step(step(pointer, "properties"), "order_id")):
+            with at(pointer, "properties", "order_id"):
                 ident = "order:" + normalize.native_id(properties["order_id"], "order_id")
         amounts |= _revenue(properties, step(pointer, "properties"))
     with at(pointer):
@@ -114,9 +114,9 @@ def _revenue(properties: Mapping[str, Any], pointer: str) -> dict[str, int]:
     name = next((n for n in ("revenue", "total", "value") if properties.get(n) not in (None, "")), None)
     if name is None:
         return {}
-    with at(step(pointer, "currency")):
+    with at(pointer, "currency"):
         code = currency(properties.get("currency"))
-    with at(step(pointer, name)):
+    with at(pointer, name):
         measure, micros = amount_of("revenue:purchase", properties[name], "units", code)
         return {measure: micros}
 

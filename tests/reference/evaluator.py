@@ -1,0 +1,954 @@
+"""The reference evaluator: what the semantics say, one event, one rule, one boundary at a time, slow and obvious.
+
+It shares only the vocabulary with the engine: the records, the decision and the program's data classes. It keeps every amount it
+ever accepted, sums them anew at every judgement, judges truth in fractions and evidence in thirty digits. Where it and the engine
+disagree, one of them has misread the semantics; README.md beside it lists where two careful readers might.
+
+    for each boundary k, in order:
+        absorb every record stamped before k * interval          (Workspace.absorb)
+        for each rule in effect, for each entity or pair:        (Workspace.judge)
+            truth -> lifecycle -> guards -> a candidate, a refusal, a clearing or silence
+        admit the candidates one by one                          (Workspace.admit)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from fractions import Fraction
+from functools import cache, lru_cache
+from itertools import permutations
+from zoneinfo import ZoneInfo
+
+from mpmath import mp
+
+from services.kernel.decision import Decision, Verdict
+from services.kernel.entity import LEVELS, ancestors
+from services.kernel.record import Activation, Change, Clock, EventBatch, Outcome, Ready, Skip, Stamped, Target
+from services.rules_engine.core.program import (
+    And,
+    Arithmetic,
+    Asked,
+    AttributeRef,
+    Compare,
+    Condition,
+    Expression,
+    Lag,
+    Measure,
+    Metric,
+    MetricRef,
+    Not,
+    Number,
+    Or,
+    Program,
+    TargetRef,
+    Text,
+)
+
+MICRO = 1_000_000
+HOUR = 3600 * MICRO
+HORIZON = 7 * 24 * HOUR  # of deduplication
+LARGEST_AMOUNT = 2**53
+LARGEST_SUM = 2**62
+TERMINAL = {"verified", "failed", "unknown", "held", "rejected", "expired", "cancelled"}
+SPENDING = {"verified", "failed", "unknown", "rejected"}
+PAUSING = {"pause"}
+MP_DIGITS = 30
+
+Truth = bool | None  # None is unknown
+Plain = Fraction | str
+INFINITE = "above every number"
+MINUS_INFINITE = "below every number"
+
+
+# ---------------------------------------------------------------------------------------------------------------- the entry
+
+
+def evaluate(records: Sequence[Stamped], interval: int = MICRO, *, skip: bool = True) -> list[Decision]:
+    """Every decision of one partition's log, by boundary, then workspace, rule and path.
+
+    `skip=False` judges literally every boundary. `skip=True` leaves out those between two instants at which anything may change,
+    and only after a boundary at which nothing did; `next_instant` says which instants these are.
+    """
+    return Partition(interval, skip).run(records)
+
+
+class Partition:
+    def __init__(self, interval: int, skip: bool) -> None:
+        self.interval = interval
+        self.skip = skip
+        self.workspaces: dict[str, Workspace] = {}
+        self.simulated = False
+        self.decisions: list[Decision] = []
+
+    def run(self, records: Sequence[Stamped]) -> list[Decision]:
+        poisoned = {r.record.offset for r in records if isinstance(r.record, Skip)}
+        time = 0  # engine time: the largest stamp so far
+        k = None  # the next boundary to judge
+        for stamped in records:
+            time = max(time, stamped.stamp)
+            if k is None:
+                k = time // self.interval + 1  # nothing is known before the first record
+            k = self.judge_until(k, time)
+            if stamped.offset not in poisoned:
+                self.absorb(stamped, time)
+                k = min(k, time // self.interval + 1)  # what was skipped ahead of may have changed
+        return self.decisions
+
+    def judge_until(self, k: int, time: int) -> int:
+        """Judges the boundaries from k whose instant engine time has reached; returns the next one."""
+        while k * self.interval <= time:
+            k = self.judge(k)
+        return k
+
+    def judge(self, k: int) -> int:
+        emitted: list[Decision] = []
+        moved = False
+        for _, workspace in sorted(self.workspaces.items()):
+            moved |= workspace.judge(k, self.interval, self.simulated, emitted)
+        self.decisions += sorted(emitted, key=lambda d: (d.workspace, d.rule_id, d.path))
+        if emitted or moved or not self.skip:
+            return k + 1
+        now = k * self.interval
+        instants = [t for w in self.workspaces.values() if (t := w.next_instant(now)) is not None]
+        if not instants:
+            return 2**62  # until a record comes
+        return max(k + 1, -(-min(instants) // self.interval))
+
+    def absorb(self, stamped: Stamped, stamp: int) -> None:
+        record = stamped.record
+        if isinstance(record, Clock):
+            self.simulated |= record.simulated
+            return
+        if isinstance(record, EventBatch | Activation | Ready | Target | Outcome | Change):
+            workspace = self.workspaces.setdefault(record.workspace, Workspace(record.workspace))
+            workspace.absorb(record, stamp, self.interval)
+
+
+# ---------------------------------------------------------------------------------------------------------------- what is known
+
+
+@dataclass(frozen=True)
+class Event:
+    id: tuple[int, int]
+    path: str
+    source: str
+    occurred_at: int
+    interval_start: int
+    interval_end: int
+    as_of: int
+    row: tuple[int, int]
+    amounts: list[tuple[str, int]]
+    attributes: list[tuple[str, int | str]]
+
+    @property
+    def is_snapshot(self) -> bool:
+        return self.as_of > 0
+
+
+def events_of(batch: EventBatch) -> Iterator[Event]:
+    """The rows of the three tables, put together again event by event."""
+    amounts: dict[int, list[tuple[str, int]]] = {}
+    for event, measure, amount in zip(batch.amount_event.tolist(), batch.amount_measure.tolist(), batch.amount.tolist(), strict=True):
+        amounts.setdefault(event, []).append((batch.measures[measure], amount))
+    attributes: dict[int, list[tuple[str, int | str]]] = {}
+    columns = (batch.attribute_event, batch.attribute_name, batch.attribute_text, batch.attribute_number)
+    for event, name, text, number in zip(*(c.tolist() for c in columns), strict=True):
+        attributes.setdefault(event, []).append((batch.names[name], batch.texts[text - 1] if text else number))
+    for i, (first, second) in enumerate(batch.event_id.tolist()):
+        yield Event(
+            id=(first, second),
+            path=batch.paths[batch.entity.tolist()[i]],
+            source=batch.sources[batch.source.tolist()[i]],
+            occurred_at=batch.occurred_at.tolist()[i],
+            interval_start=batch.interval_start.tolist()[i],
+            interval_end=batch.interval_end.tolist()[i],
+            as_of=batch.as_of.tolist()[i],
+            row=tuple(batch.row_id.tolist()[i]),
+            amounts=amounts.get(i, []),
+            attributes=attributes.get(i, []),
+        )
+
+
+@dataclass(frozen=True)
+class Amount:
+    at: int  # the instant it lands on: which panes, which calendar day, which age
+    origin: int  # the instant it is from: before or after a change
+    micros: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """The newest reading of one measure of one report row."""
+
+    as_of: int
+    micros: int
+    path: str  # where it was first folded
+
+
+@dataclass(frozen=True)
+class Changed:
+    at: int
+    ours: bool
+
+
+@dataclass
+class Rule:
+    """A version in effect."""
+
+    id: str
+    version: str
+    mode: str
+    program: Program
+
+
+@dataclass
+class Life:
+    """Where one rule stands with one entity (or pair)."""
+
+    phase: str = "idle"  # idle | pending | on
+    pending_since: int = 0
+    emitted: tuple[str, ...] | None = None  # the last emitted set of refusals, () after it fired, None when nothing was emitted
+    waits_for: str = ""  # the id of the decision in flight
+    stretch: int = 0  # counts the stretches of truth of `when`
+    spent: int = -1  # the stretch whose cause is spent
+
+
+@dataclass(frozen=True)
+class Flight:
+    """A fired decision of an active rule whose end is not known yet."""
+
+    decision: Decision
+    kind: str
+    objects: tuple[str, ...]
+    deadline: int
+    life: Life
+    stretch: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    rule: Rule
+    path: str
+    life: Life
+    evidence: int | None
+
+    @property
+    def order(self) -> tuple[int, int, int, bytes, str]:
+        without = self.evidence is None
+        return (self.rule.program.priority, int(without), -(self.evidence or 0), self.path.encode(), self.rule.id)
+
+
+@dataclass
+class Workspace:
+    name: str
+    seen: dict[tuple[int, int], int] = field(default_factory=dict)  # event id -> period it was first seen in
+    rows: dict[tuple[tuple[int, int], str], Row] = field(default_factory=dict)
+    amounts: dict[tuple[str, str, str], list[Amount]] = field(default_factory=dict)  # (path, source, measure)
+    exists_since: dict[str, int] = field(default_factory=dict)  # path -> stamp of its own or a descendant's first accepted event
+    attributes: dict[tuple[str, str], tuple[int, int | str]] = field(default_factory=dict)  # (path, name) -> (instant, value)
+    heard: dict[tuple[str, str], int] = field(default_factory=dict)  # (account, source) -> newest instant
+    changes: dict[str, list[Changed]] = field(default_factory=dict)
+    targets: list[Target] = field(default_factory=list)
+    announced: dict[str, Activation] = field(default_factory=dict)  # rule id -> its newest activation, not yet ready
+    rules: dict[str, Rule] = field(default_factory=dict)
+    starts: dict[tuple[str, str], int] = field(default_factory=dict)  # (rule id, anchor) -> first boundary in effect
+    lives: dict[tuple[str, str], Life] = field(default_factory=dict)  # (rule id, path)
+    flights: dict[str, Flight] = field(default_factory=dict)
+
+    # ------------------------------------------------------------------------------------------------------------ absorbing
+
+    def absorb(self, record: EventBatch | Activation | Ready | Target | Outcome | Change, stamp: int, interval: int) -> None:
+        match record:
+            case EventBatch():
+                for event in events_of(record):
+                    self.absorb_event(event, stamp)
+            case Activation():
+                self.absorb_activation(record)
+            case Ready():
+                self.absorb_ready(record, interval)
+            case Target():
+                self.targets.append(record)
+            case Outcome():
+                self.absorb_outcome(record, stamp)
+            case Change():
+                self.changes.setdefault(record.path, []).append(Changed(min(record.occurred_at, stamp), ours=False))
+
+    def absorb_event(self, event: Event, stamp: int) -> None:
+        period = stamp // HORIZON
+        known = self.seen.get(event.id)
+        if known is not None and period <= known + 1:
+            return  # the first in log order counts
+        self.seen[event.id] = period
+        if event.occurred_at > stamp + HOUR:
+            return  # from the future
+        if any(abs(micros) > LARGEST_AMOUNT for _, micros in event.amounts):
+            return
+        if event.amounts and not event.is_snapshot and event.occurred_at < stamp - HORIZON:
+            return  # a duplicate of it might have been forgotten
+        occurred_at = min(event.occurred_at, stamp)
+        for path in ancestors(event.path):
+            self.exists_since.setdefault(path, stamp)
+        heard = (account_of(event.path), event.source)
+        self.heard[heard] = max(self.heard.get(heard, 0), occurred_at, min(event.as_of, stamp))
+        for name, value in event.attributes:
+            self.set_attribute(event.path, name, value, occurred_at)
+        for measure, micros in event.amounts:
+            if event.is_snapshot:
+                self.absorb_reading(event, measure, micros, stamp)
+            else:
+                self.add(event.path, event.source, measure, Amount(occurred_at, occurred_at, micros))
+
+    def absorb_reading(self, event: Event, measure: str, micros: int, stamp: int) -> None:
+        kept = self.rows.get((event.row, measure), Row(0, 0, event.path))
+        if event.as_of <= kept.as_of:
+            return
+        self.rows[event.row, measure] = Row(event.as_of, micros, kept.path)
+        at = stamp if stamp < event.interval_end else event.interval_end - 1
+        self.add(kept.path, event.source, measure, Amount(at, event.interval_start, micros - kept.micros))
+
+    def add(self, path: str, source: str, measure: str, amount: Amount) -> None:
+        for level in ancestors(path):
+            self.amounts.setdefault((level, source, measure), []).append(amount)
+
+    def set_attribute(self, path: str, name: str, value: int | str, at: int) -> None:
+        kept = self.attributes.get((path, name))
+        if kept is None or at >= kept[0]:
+            self.attributes[path, name] = (at, value)
+
+    def absorb_activation(self, record: Activation) -> None:
+        if record.state != "retired":
+            self.announced[record.rule_id] = record
+            return
+        self.announced.pop(record.rule_id, None)
+        self.rules.pop(record.rule_id, None)
+        self.forget_lives(record.rule_id)
+
+    def absorb_ready(self, record: Ready, interval: int) -> None:
+        for activation in [a for a in self.announced.values() if a.version == record.version]:
+            del self.announced[activation.rule_id]
+            program = Program.from_json(activation.program)
+            if program.interval != interval:
+                raise ValueError(f"the program's interval is {program.interval}, the log is judged at {interval}")
+            before = self.rules.get(activation.rule_id)
+            if before is not None and (before.version, before.mode) == (activation.version, activation.state):
+                continue  # it stands already
+            self.rules[activation.rule_id] = Rule(activation.rule_id, activation.version, activation.state, program)
+            self.forget_lives(activation.rule_id)
+
+    def forget_lives(self, rule_id: str) -> None:
+        self.lives = {key: life for key, life in self.lives.items() if key[0] != rule_id}
+
+    def absorb_outcome(self, record: Outcome, stamp: int) -> None:
+        if record.status == "verified" and record.path:
+            self.changes.setdefault(record.path, []).append(Changed(stamp, ours=True))
+            if record.action:
+                value = int(record.value) if record.value.isascii() and record.value.isdigit() else record.value
+                self.set_attribute(record.path, record.action, value, stamp)
+        if record.status in TERMINAL and record.decision_id in self.flights:
+            self.land(record.decision_id, spends=record.status in SPENDING)
+
+    def land(self, decision_id: str, *, spends: bool) -> None:
+        flight = self.flights.pop(decision_id)
+        flight.life.waits_for = ""
+        if spends:
+            flight.life.spent = flight.stretch
+
+    # ------------------------------------------------------------------------------------------------------------ judging
+
+    def judge(self, k: int, interval: int, simulated: bool, emitted: list[Decision]) -> bool:
+        """Adds the boundary's decisions to `emitted`; returns whether any lifecycle moved."""
+        now = k * interval
+        before = self.standing()
+        for decision_id in [i for i, f in self.flights.items() if now >= f.deadline]:
+            self.land(decision_id, spends=True)  # a deadline counts as unknown
+        for rule in self.rules.values():
+            self.starts.setdefault((rule.id, rule.program.anchor), now)
+        candidates: list[Candidate] = []
+        for rule in self.rules.values():
+            for path in self.judged_paths(rule.program):
+                self.judge_one(rule, path, k, now, simulated, candidates, emitted)
+        self.admit(candidates, k, now, simulated, emitted)
+        return before != self.standing()
+
+    def standing(self) -> object:
+        lives = {key: (v.phase, v.pending_since, v.emitted, v.waits_for, v.stretch, v.spent) for key, v in self.lives.items()}
+        return (lives, set(self.flights), dict(self.starts))
+
+    def judged_paths(self, program: Program) -> list[str]:
+        at_level = sorted(p for p in self.exists_since if depth_of(p) == program.depth and p.split("/")[0] == program.platform)
+        if program.pair is None:
+            return at_level
+        within = program.pair.within
+        return [f"{a}|{b}" for a, b in permutations(at_level, 2) if ancestors(a)[within] == ancestors(b)[within]]
+
+    def judge_one(
+        self, rule: Rule, path: str, k: int, now: int, simulated: bool, candidates: list[Candidate], emitted: list[Decision]
+    ) -> None:
+        program = rule.program
+        life = self.lives.setdefault((rule.id, path), Life())
+        sides = [Side(self, rule, *side, now) for side in sides_of(program, path)]
+        in_scope = all(s.truth(program.where, otherwise=True) is True and s.truth(program.unless, otherwise=False) is not True for s in sides)
+        in_scope = in_scope and self.alike(program, path)
+        truth = all_of([s.truth(s.condition) for s in sides])
+        if truth is not True and (life.stretch == life.spent or truth is not None or life.waits_for or life.phase == "on"):
+            life.stretch = life.stretch  # see below
+        if truth is not True:
+            self.end_stretch(life)
+        if life.waits_for:
+            return
+
+        if life.phase == "on":
+            is_over = (truth is False) if program.clear is None else (sides[0].truth(program.clear) is True)
+            if is_over or not in_scope:
+                if life.emitted is not None:
+                    emitted.append(self.decision(rule, path, k, now, "cleared", (), None, simulated))
+                life.phase, life.emitted = "idle", None
+                return
+        elif in_scope and truth is True:
+            if life.phase == "idle":
+                life.phase, life.pending_since = "pending", now
+            if now - life.pending_since < program.hold:
+                return
+            life.phase = "on"
+        else:
+            life.phase = "idle"
+            return
+
+        if truth is not True or life.spent == life.stretch:
+            return
+        evidence = smallest([s.evidence() for s in sides])
+        refusing = sorted({name for s in sides for name in s.refusing()})
+        if refusing:
+            self.refuse(rule, path, life, tuple(refusing), evidence, k, now, simulated, emitted)
+        else:
+            candidates.append(Candidate(rule, path, life, evidence))
+
+    def end_stretch(self, life: Life) -> None:
+        """The next truth of `when` is another cause."""
+        life.stretch += 1
+
+    def alike(self, program: Program, path: str) -> bool:
+        if program.pair is None:
+            return True
+        a, b = path.split("|")
+        for name in program.pair.same:
+            left, right = self.attributes.get((a, name)), self.attributes.get((b, name))
+            if left is None or right is None or left[1] != right[1]:
+                return False
+        return True
+
+    def refuse(
+        self,
+        rule: Rule,
+        path: str,
+        life: Life,
+        names: tuple[str, ...],
+        evidence: int | None,
+        k: int,
+        now: int,
+        simulated: bool,
+        emitted: list[Decision],
+    ) -> None:
+        if names == life.emitted:
+            return
+        life.emitted = names
+        emitted.append(self.decision(rule, path, k, now, "refused", names, evidence, simulated))
+
+    # ------------------------------------------------------------------------------------------------------------ admitting
+
+    def admit(self, candidates: list[Candidate], k: int, now: int, simulated: bool, emitted: list[Decision]) -> None:
+        for c in sorted(candidates, key=lambda c: c.order):
+            objects = tuple(c.path.split("|"))
+            is_held = any(o in f.objects for f in self.flights.values() for o in objects)
+            sides = [Side(self, c.rule, *side, now) for side in sides_of(c.rule.program, c.path)]
+            # What was admitted before it is in flight by now, so asking last survivor again counts it.
+            if is_held or any("keep_active" in s.refusing() for s in sides):
+                self.refuse(c.rule, c.path, c.life, ("outranked",), c.evidence, k, now, simulated, emitted)
+                continue
+            decision = self.decision(c.rule, c.path, k, now, "fired", (), c.evidence, simulated)
+            emitted.append(decision)
+            c.life.emitted = ()
+            if c.rule.mode != "active":
+                c.life.spent = c.life.stretch
+                continue
+            program = c.rule.program
+            can_ask = program.approve.always or program.approve.above >= 0
+            deadline = now + (program.approve.within if can_ask else 0) + program.valid_for
+            c.life.waits_for = decision.id
+            self.flights[decision.id] = Flight(decision, program.action.kind, objects, deadline, c.life, c.life.stretch)
+
+    def decision(
+        self, rule: Rule, path: str, k: int, now: int, kind: str, refusing: tuple[str, ...], evidence: int | None, simulated: bool
+    ) -> Decision:
+        return Decision(
+            workspace=self.name,
+            rule_id=rule.id,
+            version=rule.version,
+            path=path,
+            boundary=k,
+            now=now,
+            kind=kind,
+            mode=rule.mode,
+            action="",
+            readings=(),
+            verdicts=tuple(Verdict(name, "refused") for name in refusing),
+            evidence=evidence,
+            valid_until=now + rule.program.valid_for,
+            simulated=simulated,
+        )
+
+    # ------------------------------------------------------------------------------------------------------------ skipping
+
+    def next_instant(self, now: int) -> int | None:
+        """The earliest later instant at which a judgement may differ without a record; None if there is none.
+
+        Truth moves when a pane leaves a window or a target begins or ends; a lifecycle when `for` is over or a deadline comes; a guard
+        when its time is over; evidence at every instant while spend matures.
+        """
+        instants = [f.deadline for f in self.flights.values()]
+        instants += [t for target in self.targets for t in (target.valid_from, target.valid_until)]
+        for rule in self.rules.values():
+            program = rule.program
+            for window in windows_of(program):
+                instants.append(pane_start(program, window, now) + pane_of(program, window) + window)
+            paths = {side for path in self.judged_paths(program) for side in path.split("|")}
+            for asked in program.guards:
+                instants += [t for path in paths for t in self.guard_instants(rule, path, asked)]
+            for (rule_id, _), life in self.lives.items():
+                if rule_id != rule.id:
+                    continue
+                if life.phase == "pending":
+                    instants.append(life.pending_since + program.hold)
+                if life.phase == "on" and program.lag is not None:
+                    instants.append(now + 1)
+        later = [t for t in instants if t > now]
+        return min(later) if later else None
+
+    def guard_instants(self, rule: Rule, path: str, asked: Asked) -> list[int]:
+        match asked.guard:
+            case "min_runtime":
+                return [max(self.since(rule, path), self.exists_since[path]) + only_integer(asked)]
+            case "cooldown":
+                return [c.at + asked.integer("for") for c in self.changes.get(path, [])]
+            case "fresh":
+                return [t + asked.integer("within") + 1 for (account, _), t in self.heard.items() if account == account_of(path)]
+        return []
+
+    # ------------------------------------------------------------------------------------------------------------ looking up
+
+    def since(self, rule: Rule, path: str) -> int:
+        """Where [since change] starts."""
+        return max([self.starts[rule.id, rule.program.anchor]] + [c.at for c in self.changes.get(path, [])])
+
+    def counted(self, rule: Rule, path: str, measure: Measure, window: int, now: int) -> list[Amount]:
+        every = self.amounts.get((path, measure.source, measure.name), [])
+        if window == 0:
+            start = self.since(rule, path)
+            return [a for a in every if a.origin >= start]
+        start = pane_start(rule.program, window, now)
+        return [a for a in every if start <= a.at < now]
+
+    def total(self, rule: Rule, path: str, measure: Measure, window: int, now: int) -> int | None:
+        total = sum(a.micros for a in self.counted(rule, path, measure, window, now))
+        return total if 0 <= total <= LARGEST_SUM else None
+
+    def target(self, name: str, path: str, now: int) -> Target | None:
+        places = ("", *ancestors(path))
+        valid = [t for t in self.targets if t.name == name and t.path in places and t.valid_from <= now and (now < t.valid_until or not t.valid_until)]
+        if not valid:
+            return None
+        deepest = max(places.index(t.path) for t in valid)
+        return [t for t in valid if places.index(t.path) == deepest][-1]
+
+    def siblings_staying(self, path: str, per: str) -> int:
+        depth = LEVELS.index(per)
+        if depth > depth_of(path):
+            return 0
+        around = ancestors(path)[depth]
+        leaving = {o for f in self.flights.values() if f.kind in PAUSING for o in f.objects}
+        return sum(
+            1
+            for other in self.exists_since
+            if other != path
+            and depth_of(other) == depth_of(path)
+            and ancestors(other)[depth] == around
+            and self.attributes.get((other, "status"), (0, ""))[1] == "active"
+            and other not in leaving
+        )
+
+
+def account_of(path: str) -> str:
+    return "/".join(path.split("/")[:2])
+
+
+def depth_of(path: str) -> int:
+    return path.count("/")
+
+
+def pane_of(program: Program, window: int) -> int:
+    return dict(program.panes)[window]
+
+
+def pane_start(program: Program, window: int, now: int) -> int:
+    """Where a window's oldest pane begins."""
+    pane = pane_of(program, window)
+    return (now - window) // pane * pane
+
+
+def windows_of(program: Program) -> set[int]:
+    conditions = [program.when, program.where, program.unless, program.clear, program.pair and program.pair.to]
+    return {ref.window for c in conditions if c is not None for ref in references(c)} - {0}
+
+
+def sides_of(program: Program, path: str) -> list[tuple[str, Condition]]:
+    """One side, or the two of a pair, each with the condition asked of it."""
+    if program.pair is None:
+        return [(path, program.when)]
+    a, b = path.split("|")
+    return [(a, program.when), (b, program.pair.to)]
+
+
+def only_integer(asked: Asked) -> int:
+    [value] = [v for _, v in asked.parameters if isinstance(v, int)]
+    return value
+
+
+def references(node: Condition | Expression) -> list[MetricRef]:
+    match node:
+        case MetricRef():
+            return [node]
+        case And(terms) | Or(terms):
+            return [r for t in terms for r in references(t)]
+        case Not(term):
+            return references(term)
+        case Compare(left=left, right=right) | Arithmetic(left=left, right=right):
+            return references(left) + references(right)
+    return []
+
+
+def all_of(truths: list[Truth]) -> Truth:
+    if any(t is False for t in truths):
+        return False
+    return None if any(t is None for t in truths) else True
+
+
+def smallest(evidence: list[int | None]) -> int | None:
+    known = [e for e in evidence if e is not None]
+    return min(known) if len(known) == len(evidence) and known else None
+
+
+# ---------------------------------------------------------------------------------------------------------------- one entity, one rule, now
+
+
+@dataclass(frozen=True)
+class Side:
+    """One entity under one rule at one boundary, with the condition asked of it."""
+
+    workspace: Workspace
+    rule: Rule
+    path: str
+    condition: Condition
+    now: int
+
+    # ------------------------------------------------------------------------------------------------------------ truth
+
+    def truth(self, condition: Condition | None, *, otherwise: Truth = None) -> Truth:
+        match condition:
+            case None:
+                return otherwise
+            case Compare():
+                return compared(condition.op, self.value(condition.left), self.value(condition.right))
+            case And(terms):
+                return all_of([self.truth(t) for t in terms])
+            case Or(terms):
+                return negated(all_of([negated(self.truth(t)) for t in terms]))
+            case Not(term):
+                return negated(self.truth(term))
+
+    def value(self, expression: Expression) -> Plain | None:
+        """A fraction in natural units, one of the two infinities, a text; None is unknown."""
+        match expression:
+            case Number():
+                return Fraction(expression.numerator, expression.denominator)
+            case Text():
+                return "text:" + expression.value
+            case AttributeRef():
+                known = self.workspace.attributes.get((self.path, expression.name))
+                if known is None:
+                    return None
+                return Fraction(known[1], MICRO) if isinstance(known[1], int) else "text:" + known[1]
+            case TargetRef():
+                target = self.workspace.target(expression.name, self.path, self.now)
+                return Fraction(target.amount, MICRO) if target is not None and target.unit == expression.unit else None
+            case MetricRef():
+                return self.metric_value(self.rule.program.metrics[expression.metric], expression.window)
+            case Arithmetic():
+                return calculated(expression.op, self.value(expression.left), self.value(expression.right))
+
+    def metric_value(self, metric: Metric, window: int) -> Plain | None:
+        numerator = self.total(metric.numerator, window)
+        if metric.denominator is None:
+            return None if numerator is None else Fraction(metric.factor * numerator, MICRO)
+        denominator = self.total(metric.denominator, window)
+        if numerator is None or denominator is None:
+            return None
+        return calculated("/", Fraction(metric.factor * numerator), Fraction(denominator))
+
+    def total(self, measure: Measure, window: int) -> int | None:
+        return self.workspace.total(self.rule, self.path, measure, window, self.now)
+
+    # ------------------------------------------------------------------------------------------------------------ guards
+
+    def refusing(self) -> list[str]:
+        """The names of the guards that refuse."""
+        return [asked.guard for asked in self.rule.program.guards if not self.agrees(asked)]
+
+    def agrees(self, asked: Asked) -> bool:
+        w, program = self.workspace, self.rule.program
+        match asked.guard:
+            case "sample":
+                return self.has_sample()
+            case "confidence":
+                evidence = self.evidence()
+                return evidence is not None and evidence >= needed(asked.integer("level", 950_000))
+            case "min_runtime":
+                return self.now - max(w.since(self.rule, self.path), w.exists_since[self.path]) >= only_integer(asked)
+            case "fresh":
+                heard = [w.heard.get((account_of(self.path), source)) for source in self.sources()]
+                return all(t is not None and self.now - t <= asked.integer("within") for t in heard)
+            case "cooldown":
+                ours_only = asked.get("after", "any change") == "own change"
+                changes = [c.at for c in w.changes.get(self.path, []) if c.ours or not ours_only]
+                return not changes or self.now - max(changes) >= asked.integer("for")
+            case "keep_active":
+                return w.siblings_staying(self.path, str(asked.get("per"))) >= asked.integer("at_least")
+            case "status":
+                wanted = {"pause": "active", "set_budget": "active", "shift_budget": "active", "resume": "paused"}.get(program.action.kind)
+                status = w.attributes.get((self.path, "status"))
+                return status is None or wanted is None or status[1] == wanted
+            case "late_conversions":
+                return True  # a parameter of the evidence
+        raise ValueError(f"a guard called {asked.guard} is not in the semantics")
+
+    def has_sample(self) -> bool:
+        windows = {r.window for r in references(self.condition)}
+        window = 0 if 0 in windows or not windows else max(windows)
+        for minimum in self.rule.program.minimums:
+            total = self.total(self.rule.program.metrics[minimum.metric].numerator, window)
+            if total is None or total < minimum.least:
+                return False
+        return True
+
+    def sources(self) -> set[str]:
+        metrics = [self.rule.program.metrics[r.metric] for r in references(self.condition)]
+        return {m.source for metric in metrics for m in (metric.numerator, metric.denominator) if m is not None}
+
+    # ------------------------------------------------------------------------------------------------------------ evidence
+
+    def evidence(self) -> int | None:
+        """log E in micro-nats, the smallest over the comparisons that can have one."""
+        claims = [(ref, op, bound) for op, left, right in comparisons(self.condition) for ref, op, bound in claim(op, left, right)]
+        every = [self.evidence_of(ref, op, bound) for ref, op, bound in claims if self.rule.program.metrics[ref.metric].family in ("proportion", "rate")]
+        return smallest(every)
+
+    def evidence_of(self, ref: MetricRef, op: str, bound: Expression) -> int | None:
+        metric = self.rule.program.metrics[ref.metric]
+        threshold = self.value(bound)
+        assert metric.denominator is not None
+        numerator, denominator = self.total(metric.numerator, 0), self.total(metric.denominator, 0)
+        if not isinstance(threshold, Fraction) or numerator is None or denominator is None:
+            return None
+        is_below = op in ("<", "<=")
+        effect = Fraction(self.confidence("effect", 0), MICRO)
+        tested = threshold * (1 - effect if is_below else 1 + effect) / metric.factor
+        if tested <= 0:
+            return None
+        if metric.family == "proportion":
+            return log_e_proportion(Fraction(denominator, MICRO), Fraction(numerator, MICRO), tested, "low" if is_below else "high")
+        return self.evidence_of_cost(metric, Fraction(denominator, MICRO), tested, is_below)
+
+    def evidence_of_cost(self, metric: Metric, events: Fraction, tested: Fraction, is_below: bool) -> int | None:
+        """A high cost is a low rate of events per exposure; only there may late conversions still help the entity."""
+        program = self.rule.program
+        lag = program.lag if program.lag is not None and metric.name.endswith(f"({program.lag.of})") and not is_below else None
+        days: dict[date, Fraction] = {}
+        for a in self.workspace.counted(self.rule, self.path, metric.numerator, 0, self.now):
+            day = local_day(a.at, program.zone)
+            days[day] = days.get(day, Fraction(0)) + Fraction(a.micros, MICRO) * arrived(lag, self.now - a.at) / tested
+        exposure = sum(days.values(), Fraction(0))
+        variation = Fraction(self.confidence("dispersion", 200_000), MICRO)
+        phi = Fraction(1)
+        if exposure > 0:
+            phi = 1 + variation**2 * sum(m * m for m in days.values()) / exposure
+        return log_e_rate(events, exposure, phi, "high" if is_below else "low")
+
+    def confidence(self, parameter: str, otherwise: int) -> int:
+        for asked in self.rule.program.guards:
+            if asked.guard == "confidence":
+                return asked.integer(parameter, otherwise)
+        return otherwise
+
+
+NEGATION = {"<": ">=", "<=": ">", ">": "<=", ">=": "<", "=": "!=", "!=": "="}
+MIRROR = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
+
+
+def comparisons(condition: Condition, negative: bool = False) -> list[tuple[str, Expression, Expression]]:
+    """The comparisons with `not` pushed into their operators."""
+    match condition:
+        case Compare():
+            return [(NEGATION[condition.op] if negative else condition.op, condition.left, condition.right)]
+        case Not(term):
+            return comparisons(term, not negative)
+        case And(terms) | Or(terms):
+            return [c for t in terms for c in comparisons(t, negative)]
+
+
+def claim(op: str, left: Expression, right: Expression) -> list[tuple[MetricRef, str, Expression]]:
+    """[metric since change, operator, bound] where the comparison claims that a metric lies on one side of a bound."""
+    if is_bound(left):
+        op, left, right = MIRROR[op], right, left
+    if isinstance(left, MetricRef) and left.window == 0 and is_bound(right) and op not in ("=", "!="):
+        return [(left, op, right)]
+    return []
+
+
+def is_bound(e: Expression) -> bool:
+    if isinstance(e, Arithmetic) and e.op == "*":
+        return is_plain_bound(e.left) and is_plain_bound(e.right) and not (isinstance(e.left, TargetRef) and isinstance(e.right, TargetRef))
+    return is_plain_bound(e)
+
+
+def is_plain_bound(e: Expression) -> bool:
+    return isinstance(e, Number | TargetRef)
+
+
+# ---------------------------------------------------------------------------------------------------------------- three-valued arithmetic
+
+
+def negated(truth: Truth) -> Truth:
+    return None if truth is None else not truth
+
+
+def compared(op: str, a: Plain | None, b: Plain | None) -> Truth:
+    if a is None or b is None:
+        return None
+    if is_text(a) or is_text(b):
+        if not (is_text(a) and is_text(b)):
+            return None
+        return {"=": a == b, "!=": a != b}.get(op)
+    if a == b and not isinstance(a, Fraction):
+        return None  # two infinities of one sign say nothing of each other
+    difference = order(a, b)
+    return {"<": difference < 0, "<=": difference <= 0, ">": difference > 0, ">=": difference >= 0, "=": difference == 0, "!=": difference != 0}[op]
+
+
+def is_text(v: Plain) -> bool:
+    return isinstance(v, str) and v.startswith("text:")
+
+
+def sign(v: Plain) -> int:
+    if v == INFINITE:
+        return 1
+    if v == MINUS_INFINITE:
+        return -1
+    assert isinstance(v, Fraction)
+    return (v > 0) - (v < 0)
+
+
+def order(a: Plain, b: Plain) -> int:
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        return sign(a - b)
+    return sign(a) if not isinstance(a, Fraction) else -sign(b)
+
+
+def infinite(direction: int) -> Plain | None:
+    return {1: INFINITE, -1: MINUS_INFINITE, 0: None}[direction]
+
+
+def calculated(op: str, a: Plain | None, b: Plain | None) -> Plain | None:
+    if a is None or b is None or is_text(a) or is_text(b):
+        return None
+    if op == "-":
+        return calculated("+", a, calculated("*", Fraction(-1), b))
+    if isinstance(a, Fraction) and isinstance(b, Fraction):
+        if op == "/" and b == 0:
+            return INFINITE if a > 0 else None
+        return {"+": lambda: a + b, "*": lambda: a * b, "/": lambda: a / b}[op]()
+    if op == "+":
+        if isinstance(a, Fraction) or isinstance(b, Fraction):
+            return b if isinstance(a, Fraction) else a
+        return a if a == b else None
+    if op == "*":
+        return infinite(sign(a) * sign(b))
+    if isinstance(a, Fraction):
+        return Fraction(0)  # something over infinitely much
+    return infinite(sign(a) * sign(b)) if isinstance(b, Fraction) else None
+
+
+# ---------------------------------------------------------------------------------------------------------------- the formulas of the evidence
+
+LOW = (Fraction(1, 10), Fraction(1, 5), Fraction(2, 5), Fraction(4, 5))
+HIGH = (Fraction(1, 10), Fraction(1, 4), Fraction(3, 5), Fraction(3, 2))
+
+
+def real(f: Fraction) -> mp.mpf:
+    return mp.mpf(f.numerator) / mp.mpf(f.denominator)
+
+
+def micro_nats(value: mp.mpf) -> int:
+    return int(mp.nint(value * MICRO))  # half to even
+
+
+def mixture(terms: list[mp.mpf]) -> mp.mpf:
+    """The logarithm of the mean of exp(terms)."""
+    top = max(terms)
+    return top + mp.log(sum(mp.exp(t - top) for t in terms)) - mp.log(len(terms))
+
+
+@cache
+def needed(level: int) -> int:
+    with mp.workdps(MP_DIGITS):
+        return micro_nats(-mp.log(real(Fraction(MICRO - level, MICRO))))
+
+
+@lru_cache(maxsize=100_000)
+def log_e_proportion(n: Fraction, k: Fraction, p0: Fraction, claimed: str) -> int | None:
+    """Evidence that the true proportion of k in n is below (low) or above (high) p0."""
+    if not 0 < p0 < 1:
+        return None
+    with mp.workdps(MP_DIGITS):
+        if claimed == "low":
+            other = [p0 * (1 - d) for d in LOW]
+        else:
+            other = [min(p0 * (1 + d), (1 + p0) / 2) for d in HIGH]
+        return micro_nats(mixture([real(k) * mp.log(real(p / p0)) + real(n - k) * mp.log(real((1 - p) / (1 - p0))) for p in other]))
+
+
+@lru_cache(maxsize=100_000)
+def log_e_rate(events: Fraction, exposure: Fraction, phi: Fraction, claimed: str) -> int:
+    """Evidence that events come at a rate below (low) or above (high) one per exposure."""
+    with mp.workdps(MP_DIGITS):
+        n, m = real(events / phi), exposure / phi
+        if claimed == "low":
+            return micro_nats(mixture([n * mp.log(real(1 - d)) + real(d * m) for d in LOW]))
+        return micro_nats(mixture([n * mp.log(real(1 + d)) - real(d * m) for d in HIGH]))
+
+
+def arrived(lag: Lag | None, age: int) -> Fraction:
+    """The share of the conversions of spend of this age that has arrived."""
+    if lag is None:
+        return Fraction(1)
+    before = (0, 0)
+    for point in lag.points:
+        if age < point[0]:
+            return Fraction(before[1] + Fraction((point[1] - before[1]) * (age - before[0]), point[0] - before[0])) / MICRO
+        before = point
+    return Fraction(1)
+
+
+@lru_cache(maxsize=100_000)
+def local_day(at: int, zone: str) -> date:
+    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)).astimezone(ZoneInfo(zone)).date()
