@@ -24,6 +24,7 @@ from pydantic import BaseModel, Field
 
 import services.ingest.http as ingest_http
 import services.rules_engine.api as rules_api
+from services import VERSION
 from services.actions import api as actions_api
 from services.actions.executors.contract import Executor
 from services.actions.executors.sandbox import Platform as SandboxPlatform
@@ -137,7 +138,7 @@ class Embedded:
     # -- HTTP --------------------------------------------------------------------------------------------------------
 
     def _build(self) -> FastAPI:
-        app = FastAPI(title="Trimtab", version="0.1.0", docs_url=None, redoc_url=None)
+        app = FastAPI(title="Trimtab", version=VERSION, docs_url=None, redoc_url=None)
         install_problems(app)
         authentication.install(app, self.auth)
         secrets = {self.settings.workspace: self.settings.webhook_secrets}
@@ -278,4 +279,4 @@ def open_port(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port))
     except OSError as error:
-        raise Misconfigured(f"port {port} of {host} cannot be opened: {error.strerror}; choose another with TRIMTAB_PORT") from error
+        raise Misconfigured(f"port {port} of {host} cannot be opened: {os.strerror(error.errno or 0)}; choose another with TRIMTAB_PORT") from error

@@ -40,6 +40,10 @@ class Settings(BaseModel):
     url: str = Field("http://127.0.0.1:8420", description="where the command line finds a running Trimtab")
     key: str = Field("", repr=False, description="the command line's API key; by default the one kept in the data folder")
 
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must never be shown."""
+        return tuple(s for s in (self.sandbox_token, self.key, *(s for many in self.webhook_secrets.values() for s in many)) if s)
+
 
 def from_environment(environment: Mapping[str, str]) -> Settings:
     """Raises Misconfigured listing every variable that is unknown or wrong."""
