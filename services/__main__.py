@@ -91,11 +91,14 @@ def up() -> None:
 
 
 @app.command()
-def demo(exit: Annotated[bool, typer.Option("--exit", help="end instead of leaving the pages running")] = False) -> None:
+def demo(
+    exit: Annotated[bool, typer.Option("--exit", help="end instead of leaving the pages running; the last line is the figures as JSON")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="draws the order of the views")] = 1,
+) -> None:
     """Replays real A/B tests of real creatives through everything, on a simulated clock."""
     from services.demo.show import main as show
 
-    raise typer.Exit(show(leave=not exit))
+    raise typer.Exit(show(leave=not exit, seed=seed))
 
 
 @app.command()
@@ -132,12 +135,16 @@ def counted(numbers: dict[str, int]) -> str:
 
 
 @app.command("try")
-def try_(pack: File, export: File, map: Annotated[list[str] | None, typer.Option(help="column mapping, such as --map date=Day")] = None) -> None:
+def try_(
+    pack: File,
+    exports: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="an export, and where it has them the tables of names and statuses")],
+    map: Annotated[list[str] | None, typer.Option(help="what a column means: --map date=Day --map spend=Cost")] = None,
+) -> None:
     """Says before anything is switched on what a pack would do with an export: would act, hold, unknown, each with its reason."""
     from services.rules_engine.language.pack import guards, load_pack
     from services.tryout import render, tryout
 
-    outcome = asyncio.run(tryout(load_pack(pack.read_text(), str(pack)), export, mapping(map), guards()))
+    outcome = asyncio.run(tryout(load_pack(text_of(pack), str(pack)), exports, mapping(map), guards()))
     say(render(outcome))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -40,25 +41,26 @@ class Platform:
         return answer.json()
 
 
-def command(journal: Path) -> list[str]:
-    return [sys.executable, "-m", "services.sandbox", "--port", "0", "--token", TOKEN, "--journal", str(journal.resolve())]
+def started(journal: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "services.sandbox", "--port", "0", "--token", TOKEN, "--journal", str(journal.resolve())]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @asynccontextmanager
 async def sandbox(journal: Path) -> AsyncIterator[Platform]:
     """The platform, on a free port, for as long as the block lasts. A Ctrl-C of the terminal reaches only the demo, which ends it in its turn."""
-    process = await asyncio.create_subprocess_exec(*command(journal), cwd=ROOT, stdout=asyncio.subprocess.PIPE, start_new_session=True)
+    process = started(journal)
+    assert process.stdout is not None
     try:
-        assert process.stdout is not None
-        line = b""
+        line = ""
         with suppress(TimeoutError):
-            line = await asyncio.wait_for(process.stdout.readline(), PATIENCE)
-        if not line.startswith(b"sandbox listening on "):
+            line = await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), PATIENCE)
+        if not line.startswith("sandbox listening on "):
             raise Misconfigured("the practice ad platform (python -m services.sandbox) did not start; what it said stands above")
-        url = line.decode().split()[-1]
+        url = line.split()[-1]
         async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20, trust_env=False) as http:
             yield Platform(url, http)
     finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        await process.wait()
+        process.terminate()
+        await asyncio.to_thread(process.wait)
+        process.stdout.close()

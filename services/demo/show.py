@@ -83,7 +83,7 @@ class Show:
         with (folder / "demo.log").open("a", encoding="utf-8") as log:
             configure(self.wanted.log_level, self.wanted.log_format, self.wanted.secrets(), stream=log)
             async with AsyncExitStack() as stack:
-                replay, url = await self._set_up(stack, folder, leave)
+                replay, url = await self.set_up(stack, folder, leave)
                 figures, seconds = await self._play(replay, stop)
                 shown = await self._prove(replay, figures, seconds)
                 if leave and not stop.is_set():
@@ -106,7 +106,7 @@ class Show:
 
     # -- set-up ------------------------------------------------------------------------------------------------------
 
-    async def _set_up(self, stack: AsyncExitStack, folder: Path, leave: bool) -> tuple[Replay, str]:
+    async def set_up(self, stack: AsyncExitStack, folder: Path, leave: bool) -> tuple[Replay, str]:
         self.say("[1/4] practice ad platform, a process of its own ...")
         platform = await stack.enter_async_context(sandbox(folder / "platform.jsonl"))
         self.say(f"[2/4] Trimtab, all services in this process, data in {folder} ...")
