@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import floor, log10
+from math import ceil, floor, log10
 from typing import Any
 
 from services.console.words import MICRO, amount, instant
@@ -102,8 +102,9 @@ def last(series: dict[str, Any]) -> float | None:
 
 
 def _top(known: Sequence[float], limit: float | None) -> float:
-    usual = sorted(known)[floor(0.95 * (len(known) - 1))]
-    return (max(usual, known[-1], limit or 0.0) * 1.15) or 1.0
+    usual = sorted(known)[ceil(0.95 * (len(known) - 1))]
+    top = max(usual, known[-1], limit or 0.0) * 1.15
+    return top if top > 1e-9 else 1.0
 
 
 def _step(top: float, wanted: int) -> float:
