@@ -16,6 +16,8 @@ import pytest
 
 from services.actions.connect import connect
 from services.actions.executors.contract import Step
+from services.adapters.settings import Settings
+from services.embedded import Embedded
 from services.ingest.http import all_sources
 from services.kernel.entity import LEVELS
 from services.kernel.errors import Misconfigured, Unavailable
@@ -250,6 +252,17 @@ async def test_the_pages_executor_is_connected_by_its_name_and_away_it_is_unavai
     with pytest.raises(Unavailable):
         await one.read(Step("house_ads/a", "status", None, "paused"))
     await one.close()
+
+
+async def test_a_whole_trimtab_acts_through_the_executors_that_its_settings_name(tmp_path: Path) -> None:
+    settings = Settings(data=tmp_path, executors={"house_ads": {"url": "http://127.0.0.1:1", "token": "hidden"}})
+    assert settings.secrets() == ("hidden",)
+    trimtab = Embedded(settings)
+    await trimtab.start()
+    try:
+        assert set(trimtab.actions.executors) == {"house_ads"}
+    finally:
+        await trimtab.stop()
 
 
 @pytest.mark.parametrize(("wanted", "says"), [({"hous_ads": {}}, "no executor; there are house_ads, sandbox"), ({"house_ads": {"url": "x"}}, "token")])
