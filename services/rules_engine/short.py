@@ -44,9 +44,11 @@ def sample(figures: Figures, program: Program) -> str:
 
 
 def amount(measure: Measure, micros: int) -> str:
-    """1,594 impressions; 12.50 EUR."""
-    currency = measure.name.partition("@")[2]
-    return money(micros / MILLION, currency) if currency else f"{number(micros / MILLION)} {noun(measure)}"
+    """1,594 impressions; 1 click; 0 purchases; 12.50 EUR."""
+    if currency := measure.name.partition("@")[2]:
+        return money(micros / MILLION, currency)
+    one = noun(measure).removesuffix("s")
+    return f"{number(micros / MILLION)} {one if micros == MILLION else one + 's'}"
 
 
 WORDS: dict[tuple[str, str], Callable[[Figures, Program], str]] = {
