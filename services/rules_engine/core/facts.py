@@ -68,7 +68,9 @@ class Facts:
             cell = np.array([word(m) for m in batch.measures] or [0], np.int64)
             np.add.at(body, batch.amount_event, (batch.amount * MIX) ^ cell[batch.amount_measure])
         is_snapshot = batch.as_of > 0
-        late = ~is_snapshot & (batch.occurred_at < stamp - HORIZON)
+        has_amounts = np.zeros(len(body), np.bool_)
+        has_amounts[batch.amount_event] = True
+        late = has_amounts & ~is_snapshot & (batch.occurred_at < stamp - HORIZON)
         ahead = batch.occurred_at > stamp + AHEAD
         huge = np.zeros(len(body), np.bool_)
         huge[batch.amount_event[np.abs(batch.amount) > LARGEST]] = True

@@ -10,12 +10,13 @@ import numpy as np
 
 from services.kernel.decision import Decision, Reading, Verdict
 from services.kernel.entity import LEVELS, ancestors
-from services.kernel.record import I64
+from services.kernel.record import I64, Target
 from services.rules_engine.core.claims import Strength
+from services.rules_engine.core.entities import NEVER
 from services.rules_engine.core.guard import Circumstance
 from services.rules_engine.core.history import Past
 from services.rules_engine.core.lifecycle import Life
-from services.rules_engine.core.program import Compare, Condition, Measure, Program
+from services.rules_engine.core.program import Compare, Condition, Measure, Program, TargetRef
 from services.rules_engine.core.propose import propose
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.truth import FALSE, LARGEST_SUM, TRUE, WORDS, Bools, Judge, Truth, both, comparisons, inside
@@ -52,7 +53,7 @@ class View:
 
     def __init__(self, workspace: Workspace, rule: Running, now: int) -> None:
         self.workspace, self.rule, self.now, self.facts = workspace, rule, now, workspace.facts
-        self._targets: dict[tuple[str, int], int | None] = {}
+        self._targets: dict[tuple[str, int], Target | None] = {}
 
     def sums(self, measure: Measure, window: int, rows: I64) -> tuple[I64, Bools]:
         table = self._table(window)
@@ -82,19 +83,20 @@ class View:
         base = measure.name.partition("@")[0] + "@"
         return [i for (source, name), i in self.facts.slot.items() if source == measure.source and name.startswith(base) and name != measure.name]
 
-    def target(self, name: str, row: int) -> int | None:
-        key = (name, row)
+    def target(self, asked: TargetRef, row: int) -> int | None:
+        key = (asked.name, row)
         if key not in self._targets:
-            self._targets[key] = self._resolve(name, row)
-        return self._targets[key]
+            self._targets[key] = self._resolve(asked.name, row)
+        target = self._targets[key]
+        return target.amount if target is not None and target.unit == asked.unit else None
 
-    def _resolve(self, name: str, row: int) -> int | None:
+    def _resolve(self, name: str, row: int) -> Target | None:
         """The deepest valid target on the row's lineage wins, then the later record."""
         by_path = self.workspace.targets.get(name, {})
         for at in (*reversed(ancestors(self.facts.entities.path[row])), ""):
             valid = [t for t in by_path.get(at, ()) if t.valid_from <= self.now and not (t.valid_until and t.valid_until <= self.now)]
             if valid:
-                return valid[-1].amount
+                return valid[-1]
         return None
 
     def attribute(self, name: str, row: int) -> str | int | None:
@@ -169,10 +171,10 @@ class Judgement:
     def _rows(self, rule: Running, judge: Judge, dirty: I64) -> tuple[list[tuple[int, Subject]], Bools, Truth, Truth | None]:
         program, workspace = rule.program, self.workspace
         if rule.new:
-            rows = workspace.rows_at(program.depth)
+            rows = workspace.rows_of(program)
         else:
             alive = np.array([s[0] for s in rule.lives], np.int64)
-            rows = workspace.existing(np.unique(np.concatenate([dirty, alive])), program.depth)
+            rows = workspace.existing(np.unique(np.concatenate([dirty, alive])), program)
         when = judge.truth(program.when, rows)
         eligible = (judge.truth(program.where, rows) == TRUE) & (judge.truth(program.unless, rows, absent=FALSE) != TRUE)
         clear = None if program.clear is None else judge.truth(program.clear, rows)
@@ -184,7 +186,7 @@ class Judgement:
         """Every ordered pair under one ancestor whose two conditions may hold, and every pair that is alive."""
         program, e = rule.program, self.workspace.facts.entities
         assert program.pair is not None
-        rows = self.workspace.rows_at(program.depth)
+        rows = self.workspace.rows_of(program)
         giver, taker = judge.truth(program.when, rows), judge.truth(program.pair.to, rows)
         fits = (judge.truth(program.where, rows) == TRUE) & (judge.truth(program.unless, rows, absent=FALSE) != TRUE)
         wish = None if program.clear is None else judge.truth(program.clear, rows)
@@ -263,7 +265,7 @@ class Judgement:
         depth = int(e.depth[row])
         if depth not in self._staying:
             active = [r for r, (_, value) in self.workspace.facts.attributes.get("status", {}).items() if value == "active" and e.depth[r] == depth]
-            self._staying[depth] = {r for r in active if not self._pausing(e.path[r])}
+            self._staying[depth] = {r for r in active if e.first_event[r] != NEVER and not self._pausing(e.path[r])}
             for d in range(depth):
                 above, counts = np.unique(e.lineage[sorted(self._staying[depth]), d], return_counts=True)
                 self._counts[depth, d] = dict(zip(above.tolist(), counts.tolist(), strict=True))

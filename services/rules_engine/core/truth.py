@@ -6,6 +6,7 @@ exact one. x / 0 with x > 0 lies above every threshold; 0 / 0, a negative sum, a
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final, Protocol
 
@@ -40,8 +41,11 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
 class Infinite:
-    """Above every number: what x / 0 is for x > 0."""
+    """Above every number, as x / 0 is for x > 0, or with sign -1 below every number, as what is left after taking that away."""
+
+    sign: int = 1
 
 
 INFINITE: Final = Infinite()
@@ -55,8 +59,8 @@ class View(Protocol):
         """(sum in micro-units, unknown) of each row."""
         ...
 
-    def target(self, name: str, row: int) -> int | None:
-        """Micro-units of the deepest valid target, or None."""
+    def target(self, asked: TargetRef, row: int) -> int | None:
+        """Micro-units of the deepest valid target, or None where there is none or it has another unit."""
         ...
 
     def attribute(self, name: str, row: int) -> str | int | None: ...
@@ -103,8 +107,8 @@ class Judge:
                 return np.full(len(rows), n / d), np.zeros(len(rows), np.bool_)
             case MetricRef(index, window):
                 return self._metric(self.metrics[index], window, rows)
-            case TargetRef(name):
-                return micro_column([self.view.target(name, r) for r in rows.tolist()])
+            case TargetRef():
+                return micro_column([self.view.target(e, r) for r in rows.tolist()])
             case AttributeRef(name, unit) if unit != "text":
                 return micro_column([v if isinstance(v := self.view.attribute(name, r), int) else None for r in rows.tolist()])
             case Arithmetic("*", left, Number(n, d)) | Arithmetic("*", Number(n, d), left) if n > 0:
@@ -129,8 +133,7 @@ class Judge:
         if isinstance(a, str) or isinstance(b, str):
             return UNKNOWN if type(a) is not type(b) else int((a == b) == (compare.op == "="))
         if isinstance(a, Infinite) or isinstance(b, Infinite):
-            above = isinstance(a, Infinite), isinstance(b, Infinite)
-            return UNKNOWN if all(above) else int(EXACT[compare.op](*map(Fraction, above)))
+            return UNKNOWN if a == b else int(EXACT[compare.op](*(Fraction(x.sign if isinstance(x, Infinite) else 0) for x in (a, b))))
         return int(EXACT[compare.op](a, b))
 
     def value(self, e: Expression, row: int) -> Exact:
@@ -143,8 +146,8 @@ class Judge:
             case MetricRef(index, window):
                 above, below = self.totals(self.metrics[index], window, row)
                 return None if above is None or below is None else over(Fraction(above * self.metrics[index].factor), Fraction(below))
-            case TargetRef(name):
-                amount = self.view.target(name, row)
+            case TargetRef():
+                amount = self.view.target(e, row)
                 return None if amount is None else Fraction(amount, MICRO)
             case AttributeRef(name):
                 known = self.view.attribute(name, row)
@@ -196,14 +199,21 @@ def arithmetic(op: str, a: Exact, b: Exact) -> Exact:
 
 
 def infinite_arithmetic(op: str, a: Fraction | Infinite, b: Fraction | Infinite) -> Exact:
-    positive = [isinstance(x, Infinite) or x > 0 for x in (a, b)]
-    if op == "+" or (op == "*" and all(positive)):
-        return INFINITE
-    if isinstance(a, Infinite) and not isinstance(b, Infinite) and (op == "-" or (op == "/" and b >= 0)):
-        return INFINITE
-    if op == "/" and isinstance(b, Infinite) and not isinstance(a, Infinite):
+    """Of two, one of them at least infinite."""
+    x, y = (v.sign if isinstance(v, Infinite) else (v > 0) - (v < 0) for v in (a, b))
+    match op:
+        case "+" | "-":
+            ends = {v.sign * w for v, w in ((a, 1), (b, 1 if op == "+" else -1)) if isinstance(v, Infinite)}
+            return Infinite(ends.pop()) if len(ends) == 1 else None
+        case "*":
+            return Infinite(x * y) if x * y else None
+    if not isinstance(a, Infinite):
         return Fraction(0)
-    return None
+    if isinstance(b, Infinite):
+        return None
+    if y == 0:
+        return INFINITE if x > 0 else None
+    return Infinite(x * y)
 
 
 NEGATED = np.array([TRUE, FALSE, UNKNOWN], np.int8)

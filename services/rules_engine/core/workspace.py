@@ -6,6 +6,7 @@ last one, no pane leaving a window, no wait, guard or target turning, nothing em
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,8 @@ from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.sums import Since
 
 SCAN = 4096  # boundaries looked ahead at once
+WHOLE = re.compile("-?[0-9]+")
+NOWHERE = -2  # no row at all
 
 
 @dataclass(slots=True)
@@ -96,6 +99,8 @@ class Workspace:
             self.activated.pop(activation.version, None)
             self.effective.append(activation)
             return
+        same = (activation.rule_id, activation.state)
+        self.activated = {v: a for v, a in self.activated.items() if (a.rule_id, a.state) != same}
         self.activated[activation.version] = activation
         if not self.interval:
             self.interval = Program.from_json(activation.program).interval
@@ -106,7 +111,7 @@ class Workspace:
             flight = self.flights.get(outcome.decision_id)
             row = self._change(outcome.path, Changed(stamp, outcome.by or (flight.rule.program.rule if flight else ""), True))
             if outcome.action:
-                value: str | int = int(outcome.value) if outcome.value.lstrip("-").isdigit() else outcome.value
+                value: str | int = int(outcome.value) if WHOLE.fullmatch(outcome.value) else outcome.value
                 self.facts.describe(outcome.action, row, stamp, value)
         if outcome.status in TERMINAL:
             self._land(outcome.decision_id, outcome.status in SPENDING)
@@ -133,7 +138,7 @@ class Workspace:
                 del self.held[path]
         life = flight.rule.lives.get(flight.subject)
         if life is not None and life.flight == decision_id:
-            life.flight, life.spent = "", spends
+            life.land(spends)
 
     def _renew(self) -> None:
         for rule in self.rules.values():
@@ -187,9 +192,11 @@ class Workspace:
         return end
 
     def _boundary(self, k: int) -> list[Decision]:
-        now = k * self.interval
+        before, now = self.judged * self.interval, k * self.interval
         self.judged, self.fresh = k, False
         touched = self.facts.windows.roll(now)
+        if any(before < t <= now for t in self._target_turns()):
+            self._renew()
         dirty = np.unique(np.concatenate([self.facts.take_dirty(), *touched]))
         self._take_effect(now)
         for decision_id in sorted(d for d, f in self.flights.items() if f.deadline <= now):
@@ -212,13 +219,15 @@ class Workspace:
             if activation.state == "retired":
                 self.rules = {key: r for key, r in self.rules.items() if r.version != activation.version}
                 continue
+            key = (activation.rule_id, activation.state)
+            if key in self.rules and self.rules[key].version == activation.version:
+                continue  # it stands already, with all that it has told
             program = Program.from_json(activation.program)
             if program.anchor not in self.born:
                 changed = {row: c.when for row, c in self.changed.items()}
                 self.born[program.anchor] = Since(now, self.facts.history, changed, len(self.facts.entities), len(self.facts.slot))
-            if activation.state == "active" and (shadow := self.rules.get((program.rule, "shadow"))) and shadow.version == activation.version:
-                del self.rules[program.rule, "shadow"]
-            self.rules[program.rule, activation.state] = Running(program, activation.version, activation.state, self.born[program.anchor])
+            self.rules = {k: r for k, r in self.rules.items() if r.version != activation.version}  # a version has one state
+            self.rules[key] = Running(program, activation.version, activation.state, self.born[program.anchor])
 
     def launch(self, decision: Decision, rule: Running, subject: Subject, life: Life) -> None:
         """A fired decision waits for its end and holds its objects meanwhile."""
@@ -227,11 +236,10 @@ class Workspace:
         paths = tuple(decision.path.split("|"))
         self.flights[decision.id] = Flight(rule, subject, paths, decision.now + within + rule.program.valid_for)
         self.held |= dict.fromkeys(paths, decision.id)
-        life.flight = decision.id
+        life.launch(decision.id)
 
     def _next_turn(self, now: int) -> int:
-        turns = [self.facts.windows.next_roll(now)]
-        turns += [t for by_path in self.targets.values() for many in by_path.values() for target in many for t in (target.valid_from, target.valid_until)]
+        turns = [self.facts.windows.next_roll(now), *self._target_turns()]
         turns += [f.deadline for f in self.flights.values()]
         for rule in self.rules.values():
             for life in rule.lives.values():
@@ -240,15 +248,21 @@ class Workspace:
                     turns.append(life.since + rule.program.hold)
         return min((t for t in turns if t > now), default=0)
 
+    def _target_turns(self) -> list[int]:
+        """Every instant at which a target begins or ends."""
+        return [t for by_path in self.targets.values() for many in by_path.values() for target in many for t in (target.valid_from, target.valid_until)]
+
     # -- what a judgement reads --------------------------------------------------------------------------------------
 
-    def rows_at(self, depth: int) -> I64:
-        return self.facts.entities.at_depth(depth)
+    def rows_of(self, program: Program) -> I64:
+        """The entities of the program's platform and level."""
+        return self.existing(self.facts.entities.at_depth(program.depth), program)
 
-    def existing(self, rows: I64, depth: int) -> I64:
-        """Those of the rows that exist and are of this depth."""
+    def existing(self, rows: I64, program: Program) -> I64:
+        """Those of the rows that exist and are of the program's platform and level."""
         e = self.facts.entities
-        fitting: I64 = rows[(e.depth[rows] == depth) & (e.first_event[rows] != NEVER)]
+        of_platform = e.lineage[rows, 0] == e.row.get(program.platform, NOWHERE)
+        fitting: I64 = rows[of_platform & (e.depth[rows] == program.depth) & (e.first_event[rows] != NEVER)]
         return fitting
 
     def canonical(self) -> list[Any]:
