@@ -94,10 +94,10 @@ def unknowns(condition: Condition | None, judge: Judge, row: int) -> list[str]:
 
 def missing(e: Expression, judge: Judge, row: int) -> list[str]:
     match e:
-        case TargetRef(name) if judge.view.target(name, row) is None:
-            return [f"no target {name} is set for it"]
-        case AttributeRef(name) if judge.view.attribute(name, row) is None:
-            return [f"its {name} is not known"]
+        case TargetRef() if judge.value(e, row) is None:
+            return [f"no target {e.name} is set for it"]
+        case AttributeRef() if judge.value(e, row) is None:
+            return [f"its {e.name} is not known"]
         case MetricRef(index, window):
             return [text] if (text := uncounted(judge.metrics[index], window, judge, row)) else []
         case Arithmetic(_, left, right):

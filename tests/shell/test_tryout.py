@@ -103,6 +103,16 @@ async def test_a_measure_that_the_export_does_not_hold_is_unknown_and_never_read
     assert "A plain threshold is not reckoned either" in render(await tried(pack_text(CPA, head=PURCHASES), tmp_path / "export.csv"))
 
 
+async def test_a_target_that_names_nothing_here_is_said_and_what_reads_it_is_unknown(tmp_path: Path) -> None:
+    head = 'targets:\n  ctr: {"campaign:6215": 0.8%, "campaign:Gone": 2%}\n'
+    export = written(tmp_path, *rows("weak", 5, 4000, 4), *rows("good", 5, 4000, 90), "2026-03-02,1700,6299,63,other,5000,4,1.00")
+    outcome = await tried(pack_text(CTR.replace("< 0.8%", "< target(ctr)"), head=head), export)
+    found = by_id(outcome.rules[0])
+    assert {name: o.verdict for name, o in found.items()} == {"weak": "act", "good": "hold", "other": "unknown"}
+    assert found["other"].reason == "no target ctr is set for it"
+    assert "The target ctr of 'campaign:Gone' is left out: no campaign here has that name." in render(outcome)
+
+
 async def test_what_needs_a_person_is_only_proposed(tmp_path: Path) -> None:
     export = written(tmp_path, *(f"2026-03-0{d},1700,6215,62,{ad},100,5,{spend},{sold}" for d in range(2, 7) for ad, spend, sold in
                                  (("dear", "250.00", 0), ("fair", "20.00", 4))), header=COLUMNS + ",sold")  # fmt: skip
