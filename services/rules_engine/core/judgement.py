@@ -287,7 +287,9 @@ class Judgement:
 
     def _wake(self, rule: Running, sides: list[Circumstance]) -> int:
         """The next instant at which a guard that compares now with a known instant plus one of its durations may answer differently."""
-        instants = {t for c in sides for t in (c.since, c.first_event, c.freshest, c.changed_at, c.changed_by_us_at)}
+        instants = {t for c in sides for t in (c.since, c.first_event, c.changed_at, c.changed_by_us_at)}
+        if rule.sources:  # where none is read, nothing grows old
+            instants |= {c.freshest for c in sides}
         durations = {v for a in rule.program.guards for _, v in a.parameters if isinstance(v, int)}
         defaults = [p.default for a in rule.program.guards for p in self.workspace.guards[a.guard].parameters.values() if p.kind == "duration"]
         durations |= {d for d in defaults if isinstance(d, int)}

@@ -16,8 +16,9 @@ from services.rules_engine.core.workspace import Workspace
 class Partition:
     """`now` is engine time: the largest stamp so far. Workspaces are independent of one another."""
 
-    def __init__(self, guards: dict[str, Guard], demand: Demand | None = None) -> None:
+    def __init__(self, guards: dict[str, Guard], demand: Demand | None = None, skipped: frozenset[int] = frozenset()) -> None:
         self.guards, self.demand = guards, demand or Demand()
+        self.skipped = skipped  # offsets of poisoned records: they move time and say nothing
         self.workspaces: dict[str, Workspace] = {}
         self.now, self.offset, self.simulated = 0, 0, False
 
@@ -34,6 +35,8 @@ class Partition:
 
     def _apply(self, stamped: Stamped[Record]) -> None:
         record = stamped.record
+        if stamped.offset in self.skipped:
+            return
         match record:
             case Tick() | Skip():
                 return
@@ -62,6 +65,11 @@ class Partition:
         """A hash of the state, free of layout: neither row order nor array sizes show."""
         state = [self.now, self.simulated, [[name, self.workspaces[name].canonical()] for name in sorted(self.workspaces)]]
         return blake2b(canonical(state).encode(), digest_size=16).hexdigest()
+
+
+def skips_of(records: Sequence[Stamped[Record]]) -> frozenset[int]:
+    """The offsets that skip records of this stretch of log name, wherever they stand."""
+    return frozenset(s.record.offset for s in records if isinstance(s.record, Skip))
 
 
 def demand_of(records: Sequence[Stamped[Record]]) -> Demand:
