@@ -174,6 +174,9 @@ REFUSED: dict[str, str] = {
     # tests of a rule
     "a_test_that_expects_nothing": PACK + "    tests:\n      - {name: idle, series: {every: 2h, impressions: 400}}\n",
     "a_series_of_an_unknown_amount": PACK + "    tests:\n      - {name: odd, series: {every: 2h, impresions: 400}, expect: [{at: 30h, held: confidence}]}\n",
+    "an_expectation_of_an_unknown_guard": PACK + "    tests:\n      - {name: odd, series: {every: 2h}, expect: [{at: 30h, held: confidance}]}\n",
+    "an_expectation_of_an_unknown_series": PACK + "    tests:\n      - {name: odd, series: {A: {every: 2h}}, expect: [{at: 30h, propose: {B: 2 EUR}}]}\n",
+    "a_test_without_end": PACK + "    tests:\n      - {name: odd, series: {every: 1s}, expect: [{at: 3000d, held: sample}]}\n",
     "an_expectation_that_says_two_things": PACK + "    tests:\n      - {name: both, series: {every: 2h}, expect: [{at: 30h, held: sample, do: pause}]}\n",
     # YAML
     "a_field_written_twice": put("    do: pause\n", "    do: pause\n    do: notify\n"),

@@ -85,7 +85,7 @@ def load_pack(text: str, filename: str = "pack.yaml") -> Pack:
     reader = RuleReader(account, definitions(), guards(), conversions, lag, default_coefficients(), text, report)
     rules: list[PackRule] = []
     for fields in top.items("rules", "a rule"):
-        tests = read_tests(fields, account.currency, conversions, report)
+        tests = read_tests(fields, account.currency, conversions, guards())
         program = reader.read(fields)
         if program is not None and any(r.program.rule == program.rule for r in rules):
             report(fields.where("rule"), f"two rules are called {program.rule!r}", "a rule's name is its identity")

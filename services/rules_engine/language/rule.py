@@ -19,6 +19,7 @@ from services.rules_engine.language.checker import ATTRIBUTES, Checker, Conversi
 from services.rules_engine.language.grammar import Span
 from services.rules_engine.language.problem import Place, nearest
 from services.rules_engine.language.reading import LARGEST, MICRO, Fields, Report, brief, number, percent, spelled
+from services.rules_engine.language.trial import DOING
 
 SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
 INTERVAL = SECOND
@@ -28,7 +29,6 @@ LATER = {
     "stop": "stopping rules are planned; until then retire the rule by hand",
     "fdr": "control over many objects is planned; each object has its own promise",
 }
-DOING = ("pause", "resume", "notify", "set_budget", "shift_budget")
 RULE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OBJECTS = ("pause", "resume", "set_budget", "shift_budget")
 
