@@ -39,8 +39,8 @@ from services.rules_engine.core.workspace import Workspace
 from services.rules_engine.language.pack import Pack
 from services.rules_engine.rehearsal import SECOND, WORKSPACE, Fact, Rehearsal, plain, rehearse
 from services.rules_engine.short import reading, refusal, unknowns
-from services.rules_engine.told import ago, ratio
 from services.rules_engine.trial import asks
+from services.rules_engine.words import ago, ratio
 
 ACT, HOLD, UNSURE = "act", "hold", "unknown"
 DO = {"pause": "pause", "resume": "resume", "notify": "notify about", "set_budget": "set the budget of", "shift_budget": "shift budget between"}

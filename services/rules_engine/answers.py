@@ -25,6 +25,7 @@ from services.rules_engine.worker import Worker
 
 MICRO = 1_000_000
 MOST_POINTS = 500
+PAGE = 500  # decisions read at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,9 @@ class Answers:
         """Told from the state as it stood at the decision's boundary."""
         decision = await self.decision(workspace, decision_id)
         state = await state_at(self.events, self.worker.guards, decision.now, self.worker.number)
-        teller = await self._teller(state.workspaces[workspace], decision.rule_id, decision.mode, decision.path)
-        told = teller.decision(decision, self.worker.endings.get(decision.id)) if decision.kind == "fired" else teller.non_decision()
-        return shown(decision.rule_id, told) | {"decision": decision.id}
+        teller = await self._teller(state.workspaces[workspace], decision.rule_id, decision.mode, decision.path, decision)
+        told = teller.decision(self.worker.endings.get(decision.id)) if decision.kind == "fired" else teller.non_decision()
+        return shown(decision.rule_id, told) | {"decision": decision.id, "links": links(decision)}
 
     async def explain_name(self, workspace: str, name: str, rule: str, at: int | None) -> dict[str, Any]:
         """What every rule of the object's level has to say of it, now or as of an instant."""
@@ -89,20 +90,22 @@ class Answers:
 
     async def _last_fired(self, workspace: str, rule: str, path: str, at: int | None) -> str | None:
         """The last decision of the rule on the object, if it fired and nothing was decided since."""
-        for id_ in reversed(self.worker.place):
-            d = await self.worker.decision(id_)
-            if d is not None and (d.workspace, d.rule_id, d.path) == (workspace, rule, path) and (at is None or d.now <= at):
-                if d.kind == "cleared":
-                    continue
-                return d.id if d.kind == "fired" else None
+        end = len(self.worker.place)
+        while end > 0:
+            start = max(0, end - PAGE)
+            for stamped in reversed(await self.worker.decisions.read(self.worker.number, start, end - start)):
+                d = stamped.record
+                if (d.workspace, d.rule_id, d.path) == (workspace, rule, path) and d.kind != "cleared" and (at is None or d.now <= at):
+                    return d.id if d.kind == "fired" else None
+            end = start
         return None
 
-    async def _teller(self, workspace: Workspace, rule: str, mode: str, path: str) -> Teller:
+    async def _teller(self, workspace: Workspace, rule: str, mode: str, path: str, decision: Decision | None = None) -> Teller:
         running = workspace.rules.get((rule, mode))
         if running is None:
             raise NotFound(f"rule {rule!r} was not active then")
         number = next((v.number for v in await self.store.versions(workspace.name, rule) if v.version == running.version), 0)
-        return Teller(workspace, inspect(workspace, running, subject_of(workspace, path)), number)
+        return Teller(workspace, inspect(workspace, running, subject_of(workspace, path)), number, decision)
 
     async def series(self, workspace: str, decision_id: str) -> dict[str, Any]:
         """The metric since the last change, cumulated, as it stood at the decision."""
@@ -137,6 +140,14 @@ def shown(rule: str, told: Told) -> dict[str, Any]:
     return {"rule": rule, "title": told.title, "paragraphs": list(told.paragraphs), "links": []}
 
 
+def links(decision: Decision) -> list[dict[str, str]]:
+    """What can be done next, as the pages and the command line do it."""
+    here = f"/v1/decisions/{decision.id}"
+    undo = [{"name": "undo", "method": "POST", "href": f"{here}/undo"}] if decision.kind == "fired" and decision.mode == "active" else []
+    numbers = {"name": "numbers", "method": "GET", "href": f"/v1/series?decision={decision.id}"}
+    return [*undo, numbers, {"name": "replay", "method": "GET", "href": f"{here}/replay"}]
+
+
 def subject_of(workspace: Workspace, path: str) -> Subject:
     rows = [workspace.facts.entities.row.get(p) for p in path.split("|")]
     if None in rows:
@@ -144,14 +155,14 @@ def subject_of(workspace: Workspace, path: str) -> Subject:
     return tuple(r for r in rows if r is not None)
 
 
-def resolve(workspace: Workspace, name: str) -> str | None:
-    """The path that people mean: itself, a platform id, or a name; several that fit are refused by listing them."""
+def resolve(workspace: Workspace, name: str, depth: int | None = None) -> str | None:
+    """The path that people mean: itself, a platform id, or a name, at a depth or at any; several that fit are refused by listing them."""
     paths = workspace.facts.entities.row
-    if name in paths:
+    if name in paths and depth in (None, name.count("/")):
         return name
     fitting = [p for p in paths if p.rpartition("/")[2] == name]
     fitting += [workspace.facts.entities.path[r] for r, (_, called) in workspace.facts.attributes.get("name", {}).items() if called == name]
-    fitting = sorted(set(fitting))
+    fitting = sorted(p for p in set(fitting) if depth is None or p.count("/") == depth)
     if len(fitting) > 1:
         raise Conflict(f"{len(fitting)} objects are called {name!r}: {', '.join(fitting[:5])}; give the path")
     return fitting[0] if fitting else None

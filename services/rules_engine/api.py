@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -9,13 +10,14 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from services.adapters.http.auth import require
+from services.kernel.entity import LEVELS
 from services.kernel.errors import Conflict, NotFound, RejectedInput
 from services.kernel.ports import Clock, Log
 from services.kernel.principal import Principal
 from services.kernel.record import Activation, Record, Target
 from services.rules_engine.answers import Answers, resolve
-from services.rules_engine.language.pack import Pack, PackTarget, load_pack
-from services.rules_engine.language.problem import RuleError
+from services.rules_engine.language.pack import Pack, PackTarget, definitions, load_pack
+from services.rules_engine.language.problem import nearest
 from services.rules_engine.store import RuleStore, Version
 
 Viewer = Annotated[Principal, Depends(require("viewer"))]
@@ -41,8 +43,8 @@ class TargetWanted(BaseModel):
     path: str = Field("", max_length=1000, description='a path; "" for the account\'s default')
     amount: int = Field(gt=0, le=1 << 53, description="micro-units")
     unit: str = Field(pattern="^(ratio|[A-Z]{3})$")
-    valid_from: int = 0
-    valid_until: int = 0
+    valid_from: int = Field(0, ge=0, le=1 << 62, description="microseconds since 1970; 0: always")
+    valid_until: int = Field(0, ge=0, le=1 << 62, description="exclusive; 0: for ever")
 
 
 def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock) -> APIRouter:
@@ -58,23 +60,28 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
 
     @api.post("/rules/validate", operation_id="validate_rules", summary="Checks a pack and changes nothing")
     async def validate(body: PackText, who: Viewer) -> dict[str, Any]:
-        pack = checked(body)
+        pack = await checked(body)
         return {"valid": True, "pack": pack.name, "rules": [{"rule": r.program.rule, "version": r.program.version, "tests": len(r.tests)} for r in pack.rules]}
 
     @api.post("/rules", status_code=201, operation_id="draft_rules", summary="Keeps each rule of a pack as a draft version")
     async def draft(body: PackText, who: Editor) -> dict[str, Any]:
-        versions = await store.draft(who.workspace, [r.program for r in checked(body).rules], who.name, clock.now())
+        versions = await store.draft(who.workspace, [r.program for r in (await checked(body)).rules], who.name, clock.now())
         return {"rules": [summary(v) for v in versions]}
 
     @api.post("/rules/apply", operation_id="apply_pack", summary="Drafts a pack, sets its targets and activates its rules")
     async def apply(body: Applied, who: Editor) -> dict[str, Any]:
-        pack = checked(body)
+        pack = await checked(body)
         targets = [target for t in pack.targets if (target := placed(t, pack, who))]
         versions = await store.draft(who.workspace, [r.program for r in pack.rules], who.name, clock.now())
         if targets:
-            await events.append([(who.workspace, t) for t in targets])
+            await set_down(targets)
         applied = [summary(v) if v.state == body.state else await switch(who, v, body.state) for v in versions]
         return {"rules": applied, "targets": len(targets)}
+
+    async def set_down(targets: list[Target]) -> None:
+        """The targets are on the log, and the engine has read them."""
+        places = await events.append([(t.workspace, t) for t in targets])
+        await answers.worker.caught_up(places[-1][1] + 1)
 
     def placed(t: PackTarget, pack: Pack, who: Principal) -> Target:
         """A target's selector as a path; what fits nothing or several things is refused by name."""
@@ -82,7 +89,7 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
             return Target(who.workspace, t.name, "", t.amount, t.unit, owner=who.name)
         level, _, name = t.selector.partition(":")
         known = answers.worker.partition.workspaces.get(who.workspace)
-        path = resolve(known, name) if known else None
+        path = resolve(known, name, LEVELS.index(level)) if known else None
         if path is None:
             raise NotFound(f"target {t.name} of {t.selector!r} ({pack.filename}:{t.place.line}): no {level} of this name is known yet; ingest it first")
         return Target(who.workspace, t.name, path, t.amount, t.unit, owner=who.name)
@@ -132,7 +139,9 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
     async def set_targets(body: list[TargetWanted], who: Editor) -> dict[str, Any]:
         if not body:
             raise RejectedInput("send at least one target", reason="empty")
-        await events.append([(who.workspace, Target(who.workspace, **t.model_dump(), owner=who.name)) for t in body])
+        for i, t in enumerate(body):
+            sensible(i, t)
+        await set_down([Target(who.workspace, **t.model_dump(), owner=who.name) for t in body])
         return {"targets": len(body)}
 
     @api.get("/explain", operation_id="explain", summary="A decision, or why there was none, in words")
@@ -158,12 +167,21 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
     return api
 
 
-def checked(body: PackText) -> Pack:
-    try:
-        return load_pack(body.pack, body.filename)
-    except RuleError as error:
-        error.status = 422
-        raise
+async def checked(body: PackText) -> Pack:
+    """The pack, read beside the loop: a long one takes a second. Raises RuleError with every fault."""
+    return await asyncio.to_thread(load_pack, body.pack, body.filename)
+
+
+def sensible(index: int, t: TargetWanted) -> None:
+    """Refuses a target that no rule could ever read."""
+    known = {name: d for name, d in definitions().items() if d.denominator}
+    if t.name not in known:
+        raise RejectedInput(f"there is no target {t.name!r}: targets are set for rates and costs; {nearest(t.name, known)}", reason="unknown_target")
+    wanted = "ratio" if known[t.name].unit == "ratio" else "a currency"
+    if (wanted == "ratio") != (t.unit == "ratio"):
+        raise RejectedInput(f"target {index + 1}: the unit of {t.name} is {wanted}, not {t.unit}", reason="unit")
+    if t.valid_until and t.valid_until <= t.valid_from:
+        raise RejectedInput(f"target {index + 1}: it ends before it begins", reason="interval")
 
 
 def summary(v: Version) -> dict[str, Any]:

@@ -15,17 +15,15 @@ from services.rules_engine.core.partition import Partition, demand_of
 PAGE = 2000
 
 
-async def records(log: Log[Record], partition: int, until: int | None = None) -> list[Stamped[Record]]:
-    """The partition's records from its beginning, those stamped up to `until` (microseconds), or all."""
+async def records(log: Log[Record], partition: int, before: int | None = None) -> list[Stamped[Record]]:
+    """The partition's records from its beginning: those that a boundary at `before` (microseconds) judges, or all."""
     every: list[Stamped[Record]] = []
     while page := await log.read(partition, len(every), PAGE):
         every += page
-        if until is not None and page[-1].stamp > until:
-            break
-    if until is None:
-        return every
-    last = max((i for i, s in enumerate(every) if s.stamp <= until), default=-1)
-    return every[: last + 1]
+        later = next((i for i, s in enumerate(page) if before is not None and s.stamp >= before), None)
+        if later is not None:
+            return every[: len(every) - len(page) + later]
+    return every
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ def _derive(history: list[Stamped[Record]], guards: dict[str, Guard], recorded: 
 
 
 async def state_at(log: Log[Record], guards: dict[str, Guard], instant: int, partition: int = 0) -> Partition:
-    """The state as of the last boundary at or before an instant."""
+    """The state as the last boundary at or before an instant judged it, over the records stamped before the instant."""
     history = await records(log, partition, instant)
     if not history:
         raise NotFound("the log holds nothing from before that time")

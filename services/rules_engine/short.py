@@ -10,7 +10,7 @@ from services.rules_engine.core.claims import MILLION
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.program import Arithmetic, AttributeRef, Condition, Expression, Measure, Metric, MetricRef, Program, TargetRef
 from services.rules_engine.core.truth import UNKNOWN, Judge, comparisons
-from services.rules_engine.told import ago, money, number, percent, ratio
+from services.rules_engine.words import ago, money, number, percent, ratio
 
 Figures = dict[str, int | str]
 

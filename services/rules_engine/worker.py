@@ -45,7 +45,7 @@ class Worker:
         self.number = partition
         self.partition = Partition(guards)
         self.said: list[str] = []  # ids on the decisions log that replay has not come to yet, oldest first
-        self.declared: set[tuple[str, str]] = set()
+        self.declared: set[tuple[str, str]] = set()  # (workspace, version) whose `ready` record is on the log and not yet fed
         self.place: dict[str, int] = {}  # decision id -> offset on the decisions log
         self.endings: dict[str, Ending] = {}  # decision id -> what became of it
         self.on_activation: Callable[[Activation, int, int], Awaitable[None]] | None = None  # (record, offset, stamp), in the order of the log
@@ -130,6 +130,8 @@ class Worker:
         record = stamped.record
         if isinstance(record, Outcome) and record.status in TERMINAL and record.decision_id not in self.endings:
             self.endings[record.decision_id] = Ending(record.status, stamped.stamp, record.reason, record.by)
+        if isinstance(record, Ready):
+            self.declared.discard((record.workspace, record.version))  # a version may be activated again, after a roll-back
         if isinstance(record, Activation) and self.on_activation is not None:
             await self.on_activation(record, stamped.offset, stamped.stamp)
 

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from itertools import permutations
 
 from mpmath import mp
@@ -207,7 +207,12 @@ class Rule:
     version: str
     mode: str
     program: Program
-    anchor: str  # what [since change] belongs to
+
+    @cached_property
+    def anchor(self) -> object:
+        """What [since change] belongs to: the rule's id, its scope and its metrics."""
+        p = self.program
+        return (self.id, p.depth, p.where, p.unless, p.pair and (p.pair.within, p.pair.same), p.metrics)
 
 
 @dataclass
@@ -255,6 +260,7 @@ class Workspace:
     seen: dict[tuple[int, int], int] = field(default_factory=dict)  # event id -> period it was first seen in
     rows: dict[tuple[tuple[int, int], str], Row] = field(default_factory=dict)
     amounts: dict[tuple[str, str, str], list[Amount]] = field(default_factory=dict)  # (path, source, measure)
+    measures: set[tuple[str, str]] = field(default_factory=set)  # (source, measure)
     exists_since: dict[str, int] = field(default_factory=dict)  # path -> stamp of its own or a descendant's first accepted event
     attributes: dict[tuple[str, str], tuple[int, int | str]] = field(default_factory=dict)  # (path, name) -> (instant, value)
     heard: dict[tuple[str, str], int] = field(default_factory=dict)  # (account, source) -> newest instant
@@ -262,7 +268,7 @@ class Workspace:
     targets: list[Target] = field(default_factory=list)
     announced: list[Activation] = field(default_factory=list)  # not yet ready
     rules: dict[tuple[str, str], Rule] = field(default_factory=dict)  # (rule id, mode): one version of each, a version in one mode
-    starts: dict[tuple[str, str], int] = field(default_factory=dict)  # (rule id, anchor) -> first boundary in effect
+    starts: dict[object, int] = field(default_factory=dict)  # anchor -> first boundary in effect
     lives: dict[tuple[str, str, str], Life] = field(default_factory=dict)  # (rule id, mode, path)
     landings: list[int] = field(default_factory=list)  # every instant that an amount landed on, sorted
     totals: dict[tuple[object, ...], int | None] = field(default_factory=dict)  # of the boundary being judged
@@ -336,6 +342,7 @@ class Workspace:
     def add(self, path: str, source: str, measure: str, amount: Amount) -> None:
         for level in ancestors(path):
             self.amounts.setdefault((level, source, measure), []).append(amount)
+        self.measures.add((source, measure))
         insort(self.landings, amount.at)
 
     def set_attribute(self, path: str, name: str, value: int | str, at: int) -> None:
@@ -369,8 +376,8 @@ class Workspace:
             if key in self.rules:
                 self.meets("version: replaces")
                 self.remove(self.rules[key].version)
-            self.rules[key] = Rule(activation.rule_id, activation.version, activation.state, program, program.anchor)
-            self.starts.setdefault((activation.rule_id, program.anchor), (stamp // interval + 1) * interval)
+            rule = self.rules[key] = Rule(activation.rule_id, activation.version, activation.state, program)
+            self.starts.setdefault(rule.anchor, (stamp // interval + 1) * interval)
 
     def remove(self, version: str) -> None:
         for key in [key for key, rule in self.rules.items() if rule.version == version]:
@@ -636,7 +643,7 @@ class Workspace:
 
     def since(self, rule: Rule, path: str) -> int:
         """Where [since change] starts."""
-        return max([self.starts[rule.id, rule.anchor]] + [c.at for c in self.changes.get(path, [])])
+        return max([self.starts[rule.anchor]] + [c.at for c in self.changes.get(path, [])])
 
     def counted(self, rule: Rule, path: str, measure: Measure, window: int, now: int) -> list[Amount]:
         every = self.amounts.get((path, measure.source, measure.name), [])
@@ -661,7 +668,7 @@ class Workspace:
         kind, money, _ = measure.name.partition("@")
         if not money:
             return set()
-        names = {name for _, source, name in self.amounts if source == measure.source and name.startswith(kind + "@")}
+        names = {name for source, name in self.measures if source == measure.source and name.startswith(kind + "@")}
         return {Measure(measure.source, name) for name in names - {measure.name}}
 
     def target(self, name: str, path: str, now: int) -> Target | None:

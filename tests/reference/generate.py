@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from services.kernel.decision import Decision
-from services.kernel.entity import ancestors
+from services.kernel.entity import LEVELS, ancestors
 from services.kernel.record import Activation, Change, Clock, Outcome, Ready, Record, Skip, Stamped, Target, Tick
 from services.rules_engine.core.evidence import default_coefficients
 from services.rules_engine.core.program import (
@@ -111,7 +111,7 @@ class Rules:
         to = self.condition(evident) if pair else None
         if pair and rng.random() < 0.7:
             when, to = self.amount(), self.amount() if rng.random() < 0.6 else self.condition(evident)
-        depth = rng.choice([4, 4, 4, 3, 2]) if not pair else rng.choice([4, 2])
+        depth = rng.choice([4, 4, 4, 4, 4, 4, 3, 3, 2, 2, 1, 0]) if not pair else rng.choice([4, 2])
         where = rng.choice([self.active(), self.active(), None, self.attributes()])
         unless = self.attributes() if rng.random() < 0.2 else None
         clear = self.clear(when) if rng.random() < 0.3 else None
@@ -139,7 +139,7 @@ class Rules:
         """The same rule with one thing changed: a threshold, the scope, a metric, the guards, the priority."""
         rng = self.rng
         self.metrics = list(program.metrics)
-        match rng.choice(["threshold", "threshold", "scope", "metric", "guards", "priority", "hold"]):
+        match rng.choice(["threshold", "threshold", "threshold", "scope", "scope", "metric", "guards", "priority", "hold"]):
             case "threshold":
                 return replace(program, when=nudged(program.when, rng))
             case "scope":
@@ -283,7 +283,7 @@ class Rules:
             "min_runtime": {"at_least": rng.choice([0, MINUTE, HOUR, DAY])},
             "fresh": {"within": rng.choice([MINUTE, HOUR, 3 * HOUR])},
             "cooldown": {"after": rng.choice(["any change", "any change", "own change"]), "for": rng.choice([MINUTE, HOUR, 6 * HOUR, DAY])},
-            "keep_active": {"at_least": rng.choice([1, 1, 1, 2]), "per": rng.choice(["ad_group", "campaign", "account", "creative"][4 - depth :])},
+            "keep_active": {"at_least": rng.choice([1, 1, 1, 2]), "per": rng.choice(LEVELS[max(1, depth - 2) : depth + 1] or LEVELS[:1])},
             "status": {},
         }
         names = rng.sample(sorted(every), rng.choice([0, 1, 1, 2, 2, 3, 6]))
@@ -356,7 +356,7 @@ class Writer:
     def __init__(self, seed: int, rounds: int) -> None:
         self.rng = rng = random.Random(f"trimtab {seed}")
         self.ages = rng.random() < 0.25
-        self.interval = rng.choice([HOUR, 10 * MINUTE, 10 * MINUTE, SECOND]) if self.ages else rng.choice([SECOND, SECOND, SECOND, MINUTE, 10 * MINUTE])
+        self.interval = rng.choice([HOUR, HOUR, 10 * MINUTE, SECOND]) if self.ages else rng.choice([SECOND, SECOND, SECOND, MINUTE, 10 * MINUTE])
         self.brief = self.ages and self.interval == SECOND  # every boundary counts while spend ripens: no long gaps
         self.rounds = rounds
         self.now = rng.choice(TURNS) * SECOND - rng.choice([0, HOUR, 2 * HOUR, DAY, 5 * DAY])
@@ -443,7 +443,7 @@ class Writer:
             case "hour":
                 self.now += rng.choice([15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR]) if not self.brief else MINUTE
             case "long" if not self.brief:
-                self.now += rng.choice([DAY, DAY, 2 * DAY, 7 * DAY, 8 * DAY, 15 * DAY] if not self.ages or self.interval == HOUR else [DAY, 2 * DAY])
+                self.now += rng.choice([DAY, DAY, 2 * DAY, 7 * DAY, 8 * DAY, 15 * DAY] if not self.ages or self.interval == HOUR else [DAY])
 
     # -- records -----------------------------------------------------------------------------------------------------
 
@@ -456,11 +456,12 @@ class Writer:
         kinds: dict[Callable[[str], None], int] = {
             self.deliver: 34,
             self.restate: 12,
+            self.everybody: 5,
             self.again: 5,
             self.outcome: 8,
             self.change: 7,
             self.target: 5,
-            self.edit: 4,
+            self.edit: 8,
             self.ready: 3,
             self.tick: 4,
             self.step_back: 3,
@@ -481,7 +482,7 @@ class Writer:
         rng = self.rng
         path = rng.choice(self.ads)
         if rng.random() < 0.05:
-            path = rng.choice(ancestors(path)[1:])
+            path = rng.choice(ancestors(path))
         at = self.now - rng.choice([0, 0, 0, 0, 1, SECOND, MINUTE, HOUR, 5 * HOUR, DAY, 3 * DAY])
         if rng.random() < 0.08:
             at = self.now + rng.choice([1, MINUTE, HOUR, HOUR + 1, 2 * HOUR, -7 * DAY, -7 * DAY - 1, -8 * DAY, -30 * DAY])
@@ -540,6 +541,17 @@ class Writer:
             made += [{"id": f"huge{len(self.events)}-{i}", **huge} for i in range(515)]
         if rng.random() < 0.1:
             made.append(dict(made[0]) if rng.random() < 0.5 else {**made[0], "amounts": {"clicks": 9 * MICRO}, "path": rng.choice(self.ads)})
+        self.put(batch(*made, workspace=workspace))
+
+    def everybody(self, workspace: str) -> None:
+        """One kind of day for many at once: several candidates at one boundary."""
+        rng = self.rng
+        amounts, made = self.amounts(), []
+        for path in self.ads:
+            said = {"status": "active"} if rng.random() < 0.7 else {}
+            made.append(self.delta() | {"path": path, "source": path.split("/")[0], "at": self.now, "amounts": amounts, "attributes": said})
+            made[-1]["id"] = f"e{len(self.events)}"
+            self.events.append((workspace, made[-1]))
         self.put(batch(*made, workspace=workspace))
 
     def again(self, workspace: str) -> None:

@@ -61,7 +61,7 @@ def pointer(where: tuple[Any, ...]) -> str:
 
 
 def from_error(error: TrimtabError) -> JSONResponse:
-    more = {"pointer": at} if (at := getattr(error, "pointer", None)) else {}
+    more = {name: said for name in ("pointer", "errors") if (said := getattr(error, name, None))}
     return problem(error.status, error.reason, str(error), **more)
 
 

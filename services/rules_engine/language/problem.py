@@ -61,6 +61,11 @@ class RuleError(RejectedInput):
         self.problems = tuple(sorted(inside, key=lambda p: (p.place.line, p.place.column, p.message)))
         super().__init__("\n\n".join(p.render(source, filename) for p in self.problems))
 
+    @property
+    def errors(self) -> list[dict[str, str | int]]:
+        """The same for programs: where each fault stands and what it is."""
+        return [{"line": p.place.line, "column": p.place.column, "width": p.place.width, "detail": p.message, "hint": p.hint} for p in self.problems]
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint with the nearest known name, or with all of them."""
