@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: setup demo test check ci proto planted clean
+.PHONY: setup demo test check ci docs proto planted clean
 
 setup: .venv/ready  ## the virtual environment, locked and hashed
 
@@ -23,6 +23,9 @@ check: setup  ## lint, types, walls
 
 planted: setup  ## plant bugs, each must turn a test red
 	$(PY) tests/planted.py
+
+docs: setup  ## regenerate the parts of docs/ that the code itself says
+	$(PY) deploy/generate_docs.py
 
 proto: setup  ## regenerate the contracts' code
 	$(PY) deploy/generate_proto.py

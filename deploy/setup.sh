@@ -13,4 +13,5 @@ else
   "$python" -m venv .venv
   .venv/bin/python -m pip install --progress-bar on --disable-pip-version-check --require-hashes -r requirements/dev.txt
 fi
+install -m 755 deploy/trimtab .venv/bin/trimtab
 touch .venv/ready

@@ -12,8 +12,10 @@ from typing import Annotated, Any
 
 import typer
 
+from services import VERSION, people
 from services.adapters.settings import Settings, from_environment
-from services.kernel.errors import Misconfigured, TrimtabError
+from services.client import Client, Refused, client
+from services.kernel.errors import Misconfigured, RejectedInput, TrimtabError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Decisions on marketing that can be replayed and explained.", pretty_exceptions_enable=False)
 rules = typer.Typer(no_args_is_help=True, help="Check, test, apply and switch rules.")
@@ -25,18 +27,34 @@ app.add_typer(guards_app, name="guards")
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]
 
 
+people.install(app)
+
+
+def show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"trimtab {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", help="print the version and end", is_eager=True, callback=show_version)] = False) -> None:
+    """Decisions on marketing that can be replayed and explained."""
+
+
 def settings() -> Settings:
     return from_environment(os.environ)
 
 
-def client() -> Any:
-    from services.client import Client
-
-    return Client(settings())
-
-
 def say(text: str = "") -> None:
     typer.echo(text)
+
+
+def text_of(file: Path) -> str:
+    """A file's text, or one clear line."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RejectedInput(f"{file} cannot be read as UTF-8 text: {error}") from error
 
 
 # -- running --------------------------------------------------------------------------------------------------------------
@@ -49,21 +67,22 @@ def up() -> None:
     from services.embedded import Embedded
 
     wanted = settings()
-    configure(wanted.log_level, wanted.log_format)
+    configure(wanted.log_level, wanted.log_format, wanted.secrets())
 
     async def run() -> None:
         stop = asyncio.Event()
         for sign in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-        trimtab = Embedded(wanted)
+        trimtab, where = Embedded(wanted), wanted.data / "url"
         try:
             await trimtab.start()
             async with trimtab.serving() as url:
                 await trimtab.cli_key()
-                (wanted.data / "url").write_text(url)
+                where.write_text(url)
                 say(f"Trimtab is up at {url}  (data in {wanted.data}, workspace {wanted.workspace})")
                 say(f"Log in once within the hour: {await trimtab.login()}")
                 await stop.wait()
+                where.unlink(missing_ok=True)  # the port may be somebody else's next, who must not be sent our key
         finally:
             await trimtab.stop()
         say("stopped; nothing that was acknowledged is lost")
@@ -72,11 +91,14 @@ def up() -> None:
 
 
 @app.command()
-def demo(exit: Annotated[bool, typer.Option("--exit", help="end instead of leaving the pages running")] = False) -> None:
+def demo(
+    exit: Annotated[bool, typer.Option("--exit", help="end instead of leaving the pages running; the last line is the figures as JSON")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="draws the order of the views")] = 1,
+) -> None:
     """Replays real A/B tests of real creatives through everything, on a simulated clock."""
     from services.demo.show import main as show
 
-    raise typer.Exit(show(leave=not exit))
+    raise typer.Exit(show(leave=not exit, seed=seed))
 
 
 @app.command()
@@ -98,20 +120,31 @@ def status() -> None:
     engine, overview = c.get("/v1/engine"), c.get("/v1/overview")
     stamp = "not begun" if not engine["engine_time"] else instant(engine["engine_time"])
     clock = " (simulated clock)" if engine["simulated"] else ""
-    say(f"engine     {'STOPPED: ' + engine['stopped'] if engine['stopped'] else 'running'}, record {engine['offset']}, time {stamp}{clock}")
-    say(f"objects    {engine['entities']}, events {json.dumps(engine['events'])}")
+    say(f"engine       {'STOPPED: ' + engine['stopped'] if engine['stopped'] else 'running'}, record {engine['offset']}, time {stamp}{clock}")
+    say(f"objects      {engine['entities']}, events {counted(engine['events'])}")
     for r in engine["rules"]:
-        say(f"rule       {r['rule']} ({r['mode']}, {r['version'][:8]}), {r['alive']} objects pending, on or waiting")
-    say(f"decisions  {json.dumps(overview.get('statuses', overview))}")
+        say(f"rule         {r['rule']} ({r['mode']}, {r['version'][:8]}), {r['alive']} objects pending, on or waiting")
+    say(f"decisions    {counted(overview['statuses'])}")
+    say(f"escalations  {overview['waiting']} waiting")
+    say(f"actions      {'held by TRIMTAB_ACTIONS=hold, ' if overview['holding'] else ''}{people.switch(overview['kill_switch'])}")
+    say(f"ledger       {overview['ledger']['sequence']} entries, head {overview['ledger']['hash']}")
+
+
+def counted(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(numbers.items())) or "none"
 
 
 @app.command("try")
-def try_(pack: File, export: File, map: Annotated[list[str] | None, typer.Option(help="column mapping, such as --map date=Day")] = None) -> None:
+def try_(
+    pack: File,
+    exports: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="an export, and where it has them the tables of names and statuses")],
+    map: Annotated[list[str] | None, typer.Option(help="what a column means: --map date=Day --map spend=Cost")] = None,
+) -> None:
     """Says before anything is switched on what a pack would do with an export: would act, hold, unknown, each with its reason."""
     from services.rules_engine.language.pack import guards, load_pack
     from services.tryout import render, tryout
 
-    outcome = asyncio.run(tryout(load_pack(pack.read_text(), str(pack)), export, mapping(map), guards()))
+    outcome = asyncio.run(tryout(load_pack(text_of(pack), str(pack)), exports, mapping(map), guards()))
     say(render(outcome))
 
 
@@ -124,20 +157,25 @@ def ingest(
     time_zone: str = "UTC",
 ) -> None:
     """Ingests exports (CSV or JSON lines; the tables of Google Ads and Meta are known by their headers) into a running Trimtab."""
+    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
     body = {"paths": [str(f.resolve()) for f in files], "map": mapping(map), "currency": currency, "account": account, "time_zone": time_zone}
+    screen = Console(stderr=True)
+    bar = Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=screen, transient=True, disable=not screen.is_terminal)
     failed = False
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), transient=True) as bar:
+    with bar:
         task = bar.add_task("ingesting", total=None)
         for line in client().lines("/v1/imports", body):
             step = json.loads(line)
             if "error" in step:
-                raise Misconfigured(step["error"])
+                raise Refused(step["error"], reason=step["reason"])
             if "file" in step:
-                bar.console.print(f"{step['file']}: {step['rows']} rows ({step['shape']}), {step['accepted']} accepted, {step['quarantined']} quarantined")
+                say(f"{step['file']}: {step['rows']} rows ({step['shape']}), {step['accepted']} accepted, {step['quarantined']} quarantined")
                 for p in step["first"]:
-                    bar.console.print(f"  {p['place']}: {p['reason']}: {p['detail']}", markup=False)
+                    say(f"  {p['place'].replace('#/', ', ').rstrip('#')}: {p['reason']}: {p['detail']}")
+                if len(step["first"]) < step["quarantined"]:
+                    say("  ... see `trimtab quarantine`")
                 failed = failed or bool(step["rows"] and not step["accepted"])
             else:
                 bar.update(task, completed=step["done"], total=step["total"])
@@ -163,7 +201,7 @@ def check(pack: File) -> None:
     """Checks a pack and points at what is wrong, like a compiler."""
     from services.rules_engine.language.pack import load_pack
 
-    checked = load_pack(pack.read_text(), str(pack))
+    checked = load_pack(text_of(pack), str(pack))
     for r in checked.rules:
         say(f"{r.program.rule}  {r.program.version[:8]}  {len(r.tests)} tests")
 
@@ -174,7 +212,7 @@ def test(pack: File) -> None:
     from services.rules_engine.language.pack import guards, load_pack
     from services.rules_engine.trial import run_tests
 
-    results = run_tests(load_pack(pack.read_text(), str(pack)), guards())
+    results = run_tests(load_pack(text_of(pack), str(pack)), guards())
     for r in results:
         say(f"{'passed' if r.passed else 'FAILED'}  {r.rule}: {r.test}")
         for failure in r.failures:
@@ -187,7 +225,7 @@ def test(pack: File) -> None:
 @rules.command()
 def apply(pack: File, shadow: bool = False) -> None:
     """Drafts a pack's rules, sets its targets and activates the rules (or runs them in shadow)."""
-    body = {"pack": pack.read_text(), "filename": str(pack), "state": "shadow" if shadow else "active"}
+    body = {"pack": text_of(pack), "filename": str(pack)[-200:], "state": "shadow" if shadow else "active"}
     for r in client().post("/v1/rules/apply", body)["rules"]:
         say(f"{r['rule']}  v{r['number']} ({r['version'][:8]})  {r['state']}")
 
@@ -228,21 +266,21 @@ def rollback(rule: str) -> None:
 @app.command()
 def explain(name: str, rule: Annotated[str, typer.Argument()] = "", at: Annotated[str, typer.Option(help="as of an instant, RFC 3339")] = "") -> None:
     """Tells in words why an object (by name, platform id or path) was acted on or left alone, or why a decision (by id) was made."""
-    c = client()
-    looks_like_an_id = len(name) >= 6 and set(name) <= set("0123456789abcdef")
-    found = c.get("/v1/explain", decision=name) if looks_like_an_id and not rule and is_decision(c, name) else c.get("/v1/explain", name=name, rule=rule, at=at)
-    for told in found.get("told", [found]):
+    for told in explained(client(), name, rule, at)["told"]:
         say("\n\n".join([told["title"], *told["paragraphs"]]) + "\n")
 
 
-def is_decision(c: Any, name: str) -> bool:
-    from services.client import Refused
-
+def explained(c: Client, name: str, rule: str, at: str) -> dict[str, Any]:
+    """What is told of an object of this name, else of the decision whose id begins so."""
     try:
-        c.get(f"/v1/decisions/{name}/replay") if len(name) == 32 else c.get("/v1/explain", decision=name)
-    except Refused:
-        return False
-    return True
+        return dict(c.get("/v1/explain", name=name, rule=rule, at=at))
+    except Refused as refused:
+        if refused.reason != "not_found" or rule or at or len(name) < 6 or not set(name) <= set("0123456789abcdef"):
+            raise
+        try:
+            return {"told": [c.get("/v1/explain", decision=name)]}
+        except Refused as other:
+            raise (refused if other.reason == "not_found" else other) from None
 
 
 @app.command()
@@ -254,16 +292,20 @@ def replay(decision: str) -> None:
 
 
 @audit.command()
-def verify(export: Annotated[Path | None, typer.Argument(help="an export to verify offline; the running ledger by default")] = None) -> None:
+def verify(
+    export: Annotated[Path | None, typer.Argument(exists=True, dir_okay=False, help="an export to verify offline; the running ledger by default")] = None,
+) -> None:
     """Walks the hash chain and names the first link that does not hold."""
     if export is not None:
         from services.actions.ledger.chain import Verified, verify_export
 
-        with export.open(encoding="utf-8") as lines:
+        with export.open(encoding="utf-8", errors="replace") as lines:
             found = verify_export(lines)
-        holds = isinstance(found, Verified)
-        say(f"{'holds' if holds else 'BROKEN'}: {found}")
-        raise typer.Exit(int(not holds))
+        if isinstance(found, Verified):
+            say(f"holds: {found.head.sequence} entries, head {found.head.hash}")
+        else:
+            say(f"BROKEN at entry {found.sequence}: {found.why}")
+        raise typer.Exit(int(not isinstance(found, Verified)))
     r = client().get("/v1/audit/verify")
     say(f"holds: {r['entries']} entries, head {r['head']}" if r["verified"] else f"BROKEN at entry {r['broken_at']}: {r['why']}")
     raise typer.Exit(int(not r["verified"]))
@@ -279,22 +321,16 @@ def show(after: int = 0, limit: int = 50) -> None:
 @audit.command("export")
 def export_ledger() -> None:
     """Prints the whole chain as JSON lines, which `trimtab audit verify FILE` checks offline."""
-    say(client().get("/v1/audit/export").rstrip())
-
-
-@app.command("kill-switch")
-def kill_switch(engage: bool, reason: str = "by command line") -> None:
-    """Stops (--engage) or allows (--no-engage) every action of the workspace."""
-    say(json.dumps(client().put("/v1/kill-switch", {"engaged": engage, "reason": reason})))
+    say(client().text("/v1/audit/export").rstrip())
 
 
 @guards_app.command("check")
 def check_guards(file: File) -> None:
     """Checks the guards' formulas against a file of test vectors."""
     from services.rules_engine.vectors import check as check_vectors
-    from services.rules_engine.vectors import render
+    from services.rules_engine.vectors import read, render
 
-    report = check_vectors(json.loads(file.read_text()))
+    report = check_vectors(read(file.read_bytes(), str(file)))
     say(render(report))
     raise typer.Exit(int(not report.agrees))
 

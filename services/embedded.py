@@ -24,7 +24,9 @@ from pydantic import BaseModel, Field
 
 import services.ingest.http as ingest_http
 import services.rules_engine.api as rules_api
+from services import VERSION, console
 from services.actions import api as actions_api
+from services.actions.connect import connect
 from services.actions.executors.contract import Executor
 from services.actions.executors.sandbox import Platform as SandboxPlatform
 from services.actions.worker import ActionsService, Rules
@@ -115,7 +117,8 @@ class Embedded:
         executors = self._executors
         if executors is None:
             sandbox = self.settings.sandbox_url
-            executors = [SandboxPlatform(sandbox, self.settings.sandbox_token)] if sandbox else []
+            practice = [SandboxPlatform(sandbox, self.settings.sandbox_token)] if sandbox else []
+            executors = [*practice, *connect(self.settings.executors)]
         rules = Rules(hold=self.settings.actions == "hold")
         self.actions = ActionsService(self.database, self.decisions, self.events, executors, self.clock, self.registry, rules, self.wall)
         await self.actions.start()
@@ -137,7 +140,7 @@ class Embedded:
     # -- HTTP --------------------------------------------------------------------------------------------------------
 
     def _build(self) -> FastAPI:
-        app = FastAPI(title="Trimtab", version="0.1.0", docs_url=None, redoc_url=None)
+        app = FastAPI(title="Trimtab", version=VERSION, docs_url=None, redoc_url=None)
         install_problems(app)
         authentication.install(app, self.auth)
         secrets = {self.settings.workspace: self.settings.webhook_secrets}
@@ -211,10 +214,10 @@ class Embedded:
         await task
 
     def _pages(self, app: FastAPI) -> None:
-        with contextlib.suppress(ImportError):
-            from services.console import install as install_console  # type: ignore[attr-defined]
-
-            install_console(app, self)
+        """The pages ask the APIs of this same app, as they would over the network."""
+        apis = console.Client.within(app)
+        self._cleanup.push_async_callback(apis.close)
+        console.install(app, apis)
 
     @contextlib.asynccontextmanager
     async def serving(self, port: int | None = None) -> AsyncIterator[str]:
@@ -278,4 +281,4 @@ def open_port(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port))
     except OSError as error:
-        raise Misconfigured(f"port {port} of {host} cannot be opened: {error.strerror}; choose another with TRIMTAB_PORT") from error
+        raise Misconfigured(f"port {port} of {host} cannot be opened: {os.strerror(error.errno or 0)}; choose another with TRIMTAB_PORT") from error

@@ -32,6 +32,9 @@ class Settings(BaseModel):
     max_body_bytes: int = Field(5_000_000, ge=1_000, le=100_000_000, description="largest request body")
     sandbox_url: str = Field("", description="address of the sandbox ad platform, where one is used")
     sandbox_token: str = Field("", repr=False, description="its bearer token")
+    executors: Json[dict[str, dict[str, str]]] | dict[str, dict[str, str]] = Field(
+        default_factory=dict, repr=False, description='platforms to act on, as JSON: {"house_ads": {"url": "https://...", "token": "..."}}'
+    )
     webhook_secrets: Json[dict[str, list[str]]] | dict[str, list[str]] = Field(
         default_factory=dict, repr=False, description='active signing secrets by source, as JSON: {"sandbox": ["whsec_..."]}'
     )
@@ -39,6 +42,12 @@ class Settings(BaseModel):
     log_format: Literal["text", "json"] = Field("text", description="one event a line, as text or as JSON")
     url: str = Field("http://127.0.0.1:8420", description="where the command line finds a running Trimtab")
     key: str = Field("", repr=False, description="the command line's API key; by default the one kept in the data folder")
+
+    def secrets(self) -> tuple[str, ...]:
+        """Every value that must never be shown."""
+        webhooks = (s for many in self.webhook_secrets.values() for s in many)
+        options = (s for many in self.executors.values() for name, s in many.items() if name != "url")
+        return tuple(s for s in (self.sandbox_token, self.key, *webhooks, *options) if s)
 
 
 def from_environment(environment: Mapping[str, str]) -> Settings:

@@ -51,6 +51,7 @@ class Worker:
         self.on_activation: Callable[[Activation, int, int], Awaitable[None]] | None = None  # (record, offset, stamp), in the order of the log
         self.stopped = ""  # why a person is wanted
         self.restored = False
+        metrics.stopped.labels(str(partition)).set(0)
         self._advanced = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -177,10 +178,14 @@ class Worker:
 
     async def _tick(self) -> None:
         """Time moves when nothing else does: an empty record as soon as a boundary is due that may not be a no-op."""
-        while True:
+        while not self.stopped:
             due, now = self.partition.due(), self.clock.now()
-            if due is not None and self.partition.now < due <= now:
+            if due is None or not self.partition.now < due <= now:
+                await asyncio.sleep(PATIENCE if due is None else min(max((due - now) / 1e6, 0.002), PATIENCE))
+                continue
+            try:
                 [(_, offset)] = await self.events.append([("", Tick())])
                 await self.caught_up(offset + 1)
-            else:
-                await asyncio.sleep(PATIENCE if due is None else min(max((due - now) / 1e6, 0.002), PATIENCE))
+            except Unavailable as error:  # a full disk must not end time for good
+                log.warning("tick waits", partition=self.number, reason=error.reason)
+                await asyncio.sleep(PATIENCE)

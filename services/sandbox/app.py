@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: GET and PATCH one object, load many, change one by hand, ask for faults, read the journal."""
+"""The sandbox over HTTP: GET and PATCH one object, load and list many, change one by hand, ask for faults, read the journal."""
 
 from __future__ import annotations
 
@@ -51,6 +51,10 @@ def create_app(platform: Platform, token: str) -> FastAPI:
         for path, attributes in objects.items():
             platform.put(path, attributes)
         return {"objects": len(platform.things)}
+
+    @app.get("/objects")
+    async def every() -> dict[str, dict[str, Any]]:
+        return {path: thing.attributes for path, thing in platform.things.items()}
 
     @app.get("/objects/{path:path}")
     async def show(path: str) -> Response:

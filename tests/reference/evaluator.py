@@ -71,30 +71,33 @@ def evaluate(records: Sequence[Stamped], interval: int = MICRO, *, skip: bool = 
     `skip=False` judges literally every boundary. `skip=True` leaves out those between two instants at which anything may change,
     and only after a boundary at which nothing did; `next_instant` says which instants these are.
     """
-    return Partition(interval, skip).run(records)
+    partition = Partition(interval, skip=skip, poisoned=frozenset(r.record.offset for r in records if isinstance(r.record, Skip)))
+    partition.feed(records)
+    return partition.decisions
 
 
 class Partition:
-    def __init__(self, interval: int, skip: bool) -> None:
+    """`poisoned` are the offsets that a skip record anywhere on the log names: they move time and say nothing."""
+
+    def __init__(self, interval: int = MICRO, *, skip: bool = True, poisoned: frozenset[int] = frozenset()) -> None:
         self.interval = interval
         self.skip = skip
+        self.poisoned = poisoned
         self.workspaces: dict[str, Workspace] = {}
         self.simulated = False
         self.decisions: list[Decision] = []
+        self.time = 0  # engine time: the largest stamp so far
+        self.k: int | None = None  # the next boundary to judge
 
-    def run(self, records: Sequence[Stamped]) -> list[Decision]:
-        poisoned = {r.record.offset for r in records if isinstance(r.record, Skip)}
-        time = 0  # engine time: the largest stamp so far
-        k = None  # the next boundary to judge
+    def feed(self, records: Sequence[Stamped]) -> None:
         for stamped in records:
-            time = max(time, stamped.stamp)
-            if k is None:
-                k = time // self.interval + 1  # nothing is known before the first record
-            k = self.judge_until(k, time)
-            if stamped.offset not in poisoned:
-                self.absorb(stamped, time)
-                k = min(k, time // self.interval + 1)  # what was skipped ahead of may have changed
-        return self.decisions
+            self.time = max(self.time, stamped.stamp)
+            if self.k is None:
+                self.k = self.time // self.interval + 1  # nothing is known before the first record
+            self.k = self.judge_until(self.k, self.time)
+            if stamped.offset not in self.poisoned:
+                self.absorb(stamped, self.time)
+                self.k = min(self.k, self.time // self.interval + 1)  # what was skipped ahead of may have changed
 
     def judge_until(self, k: int, time: int) -> int:
         """Judges the boundaries from k whose instant engine time has reached; returns the next one."""

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import ArgumentError, DatabaseError, InterfaceError, OperationalError, TimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from services.kernel.errors import Misconfigured, Unavailable
 
 DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
 BUSY_TIMEOUT_MS = 10_000
+DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def create_engine(url: str) -> AsyncEngine:
@@ -35,12 +37,13 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = create_engine(url)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
+        self.place = self.engine.url.database or ""
         self._writer = asyncio.Lock()  # writers of one process queue here instead of polling SQLite's lock
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A consistent view; nothing written through it stays. Raises Unavailable where the database cannot be asked."""
-        with _translated():
+        with _translated(self.place):
             async with self.engine.connect() as connection:
                 yield connection
 
@@ -48,7 +51,7 @@ class Database:
     async def writing(self) -> AsyncIterator[AsyncConnection]:
         """One transaction: durable when the block ends, undone when it raises. Raises Unavailable where the database cannot be asked."""
         async with self._writer if self.is_sqlite else _no_lock():
-            with _translated():
+            with _translated(self.place):
                 async with self.engine.connect() as connection:
                     await connection.execution_options(is_writer=True)
                     async with connection.begin():
@@ -66,6 +69,9 @@ async def _no_lock() -> AsyncIterator[None]:
 class _translated:
     """Turns a database that is away into Unavailable, without the statement's parameters."""
 
+    def __init__(self, place: str) -> None:
+        self.place = place
+
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -73,6 +79,8 @@ class _translated:
             raise Unavailable(f"the database cannot be used: {error.orig}", reason="database") from error
         if isinstance(error, TimeoutError):
             raise Unavailable("no database connection became free in time", reason="database") from error
+        if isinstance(error, DatabaseError) and getattr(error.orig, "sqlite_errorcode", 0) in DAMAGED:
+            raise Unavailable(f"the database {self.place} is damaged: {error.orig}; restore it from a backup", reason="database") from error
 
 
 def _with_driver(url: str) -> URL:

@@ -174,7 +174,7 @@ def require(role: str) -> Callable[[Request], Awaitable[Principal]]:
 
 
 def install(app: FastAPI, auth: Auth) -> None:
-    """`require` works in this app from now on, and GET /login/{token} and POST /logout exist."""
+    """`require` works in this app from now on, and GET /login/{token}, GET /v1/me and POST /logout exist."""
     app.state.auth = auth
     app.include_router(login_router(auth))
 
@@ -194,6 +194,11 @@ def login_router(auth: Auth) -> APIRouter:
             COOKIE, cookie, max_age=SESSION_VALID_FOR // 1_000_000, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
         )
         return answer
+
+    @router.get("/v1/me", operation_id="get_me", summary="Who asks, and in which role")
+    async def me(request: Request) -> dict[str, str]:
+        who = await auth.principal(request)
+        return {"name": who.name, "role": who.role, "workspace": who.workspace, "kind": who.kind}
 
     @router.post("/logout", status_code=204, include_in_schema=False)
     async def logout(request: Request) -> Response:

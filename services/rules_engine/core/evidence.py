@@ -6,6 +6,8 @@ when log E reaches ln(1/alpha). State is two totals, so late data and correction
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,8 +42,8 @@ def one(x: float) -> Floats:
     return np.array([x], np.float64)
 
 
-def proportion_log_e(n: Floats, k: Floats, p0: Floats, side: str, grid: tuple[float, ...]) -> I64:
-    """log E in micro-nats of k events in n trials against "the rate is p0": `side` low speaks for a lower rate, high for a higher one."""
+def proportion_nats(n: Floats, k: Floats, p0: Floats, side: str, grid: tuple[float, ...]) -> Floats:
+    """log E of k events in n trials against "the rate is p0": `side` low speaks for a lower rate, high for a higher one."""
     if ((k < 0) | (k > n) | (p0 <= 0) | (p0 >= 1)).any():
         raise ValueError("a proportion needs 0 <= k <= n and 0 < p0 < 1")
     terms, base = [], log1p(-p0)
@@ -51,16 +53,36 @@ def proportion_log_e(n: Floats, k: Floats, p0: Floats, side: str, grid: tuple[fl
         else:
             theta = np.minimum(p0 * (1 + d), (1 + p0) / 2)
             terms.append(k * log(theta / p0) + (n - k) * (log1p(-theta) - base) - LN_4)
-    return micro_nats(log_sum_exp(terms))
+    return log_sum_exp(terms)
 
 
-def rate_log_e(events: Floats, m: Floats, phi: Floats, side: str, grid: tuple[float, ...]) -> I64:
-    """log E in micro-nats of `events` where m were to be expected at the threshold; phi >= 1 is the over-dispersion."""
+def proportion_log_e(n: Floats, k: Floats, p0: Floats, side: str, grid: tuple[float, ...]) -> I64:
+    """The same in micro-nats."""
+    return micro_nats(proportion_nats(n, k, p0, side, grid))
+
+
+def rate_nats(events: Floats, m: Floats, phi: Floats, side: str, grid: tuple[float, ...]) -> Floats:
+    """log E of `events` where m were to be expected at the threshold; phi >= 1 is the over-dispersion."""
     if ((events < 0) | (m < 0) | (phi < 1)).any():
         raise ValueError("a rate needs events >= 0, m >= 0 and phi >= 1")
     sign = -1.0 if side == "low" else 1.0
     terms = [(events / phi) * log1p(one(sign * d)) - sign * (d * m) / phi - LN_4 for d in grid]
-    return micro_nats(log_sum_exp(terms))
+    return log_sum_exp(terms)
+
+
+def rate_log_e(events: Floats, m: Floats, phi: Floats, side: str, grid: tuple[float, ...]) -> I64:
+    """The same in micro-nats."""
+    return micro_nats(rate_nats(events, m, phi, side, grid))
+
+
+def crossing(enough: Callable[[float], bool], inside: float, outside: float) -> float:
+    """Where `enough` turns true on the way from `inside`, where it is not, to `outside`; `outside` itself where it never does."""
+    while enough(outside):
+        middle = (inside + outside) / 2
+        if middle in (inside, outside):
+            break
+        inside, outside = (inside, middle) if enough(middle) else (middle, outside)
+    return outside
 
 
 def dispersion(daily: list[float], cv: float) -> float:
