@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.core.world import DAY, HOUR, MINUTE, SECOND, START, World, ctr_below, pause_rule
+from tests.core.world import DAY, GROUP, HOUR, MINUTE, SECOND, START, World, asked, batch, ctr_below, pause_rule
 
 S = SECOND / HOUR
 
@@ -74,6 +74,12 @@ def test_a_deadline_counts_as_unknown() -> None:
 def test_an_unknown_truth_never_acts_and_keeps_what_is_on() -> None:
     rule = pause_rule(when=ctr_below(8000, DAY))
     assert World().activate(rule).report("a", 0, 0, status="active").at(2).tick().told() == []
+
+
+def test_unknown_keeps_a_rule_on() -> None:
+    rule = pause_rule(when=ctr_below(8000, DAY), guards=(asked("min_runtime", at_least=7 * DAY),))
+    world = weak(World().activate(rule).at(1)).at(40).tick()  # since 25 h the window is empty
+    assert world.told() == [(1 + S, "a", "refused", ("min_runtime",))]
 
 
 def test_a_status_never_seen_is_unknown() -> None:
@@ -148,3 +154,24 @@ def test_time_that_steps_back_is_read_as_the_largest_so_far() -> None:
     world = World().activate(pause_rule()).at(2).tick().at(1)
     weak(world).at(3).tick()
     assert world.told() == [(2 + S, "a", "fired", ())]
+
+
+def test_no_sender_can_push_the_clock() -> None:
+    world = World().activate(pause_rule()).at(1)
+    ahead = {"id": "1", "path": f"{GROUP}/a", "at": world.now + 50 * MINUTE, "amounts": {"impressions": 10**9}, "attributes": {"status": "active"}}
+    assert world.put(batch(ahead)).at(1.1).tick().told() == [(1 + S, "a", "fired", ())]
+
+
+def test_what_was_done_is_not_done_again_for_the_same_cause() -> None:
+    world = weak(World().activate(pause_rule(when=ctr_below(8000, DAY))).at(1))
+    [first] = world.at(1.2).tick().decisions()
+    assert world.at(1.2).outcome(first.id, "verified").at(5).tick().told() == [(1 + S, "a", "fired", ())]
+
+
+def test_evidence_past_what_a_float_can_hold_is_exact() -> None:
+    world = World().activate(pause_rule(when=ctr_below(2_000_000))).at(1)
+    for i, clicks in enumerate((1 << 53, 1)):
+        event = {"id": f"{i}", "path": f"{GROUP}/a", "at": world.now, "amounts": {"impressions": 1 << 53, "clicks": clicks}, "attributes": {"status": "active"}}
+        world.put(batch(event))
+    [fired] = world.at(1.1).tick().decisions()
+    assert (fired.readings[0].numerator, fired.readings[0].denominator) == ((1 << 53) + 1, 1 << 54)

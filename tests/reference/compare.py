@@ -101,7 +101,7 @@ def compared(log: Log, feed: Feed = in_one_piece, seed: int = 0) -> Difference |
     return difference(evaluate(log.records, log.interval), feed(log.records, random.Random(seed)))
 
 
-def compare(seed: int, rounds: int = 40) -> str | None:
+def compare(seed: int, rounds: int = 50) -> str | None:
     """None where engine and evaluator say the same of the seed's log, else what differs, on the smallest log found that shows it."""
     log, feed = generate(seed, rounds), FEEDS[seed % len(FEEDS)]
     if compared(log, feed, seed) is None:
@@ -223,7 +223,8 @@ def program_text(p: Program) -> str:
     guards = ", ".join(f"{a.guard}{dict(a.parameters)}" for a in p.guards)
     least = ", ".join(f"{m.text} {m.least / 1e6:g}" for m in p.minimums)
     return (
-        f"{p.platform} {p.currency} {p.zone} depth {p.depth} where {short(p.where)} except {short(p.unless)} when {short(p.when)};{pair} clear {short(p.clear)}; "
+        f"{p.platform} {p.currency} {p.zone} depth {p.depth} where {short(p.where)} except {short(p.unless)} when {short(p.when)};{pair} "
+        f"clear {short(p.clear)}; "
         f"for {p.hold / 1e6:g} s; guards {guards}; sample {least}; lag {p.lag and p.lag.points}; {p.action.kind} {dict(p.action.parameters)}; "
         f"approve {p.approve.always} {p.approve.above} within {p.approve.within / 1e6:g} s; priority {p.priority}; valid {p.valid_for / 1e6:g} s"
     )
@@ -232,7 +233,7 @@ def program_text(p: Program) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.reference.compare", description="Compares the engine with the reference evaluator.")
     parser.add_argument("--seeds", default="0:1000", help="first:end, or one seed")
-    parser.add_argument("--rounds", type=int, default=40, help="records written a log, about")
+    parser.add_argument("--rounds", type=int, default=50, help="records written a log, about")
     parser.add_argument("--stop", type=int, default=1, help="differences after which to stop")
     asked = parser.parse_args()
     first, _, end = asked.seeds.partition(":")

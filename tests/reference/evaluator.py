@@ -13,17 +13,18 @@ disagree, one of them has misread the semantics; README.md beside it lists where
 
 from __future__ import annotations
 
+import json
+import re
+from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from functools import cache, lru_cache
 from itertools import permutations
-from zoneinfo import ZoneInfo
 
 from mpmath import mp
 
-from services.kernel.decision import Decision, Verdict
+from services.kernel.decision import Decision, Reading, Verdict
 from services.kernel.entity import LEVELS, ancestors
 from services.kernel.record import Activation, Change, Clock, EventBatch, Outcome, Ready, Skip, Stamped, Target
 from services.rules_engine.core.program import (
@@ -49,6 +50,7 @@ from services.rules_engine.core.program import (
 MICRO = 1_000_000
 HOUR = 3600 * MICRO
 HORIZON = 7 * 24 * HOUR  # of deduplication
+CENT = 10_000
 LARGEST_AMOUNT = 2**53
 LARGEST_SUM = 2**62
 TERMINAL = {"verified", "failed", "unknown", "held", "rejected", "expired", "cancelled"}
@@ -204,6 +206,7 @@ class Rule:
     version: str
     mode: str
     program: Program
+    anchor: str  # what [since change] belongs to
 
 
 @dataclass
@@ -211,6 +214,7 @@ class Life:
     """Where one rule stands with one entity (or pair)."""
 
     phase: str = "idle"  # idle | pending | on
+    was_true: bool = False  # `when`, at the last boundary
     pending_since: int = 0
     emitted: tuple[str, ...] | None = None  # the last emitted set of refusals, () after it fired, None when nothing was emitted
     waits_for: str = ""  # the id of the decision in flight
@@ -235,12 +239,13 @@ class Candidate:
     rule: Rule
     path: str
     life: Life
+    verdicts: tuple[Verdict, ...]
     evidence: int | None
 
     @property
-    def order(self) -> tuple[int, int, int, bytes, str]:
+    def order(self) -> tuple[int, int, int, bytes, str, str]:
         without = self.evidence is None
-        return (self.rule.program.priority, int(without), -(self.evidence or 0), self.path.encode(), self.rule.id)
+        return (self.rule.program.priority, int(without), -(self.evidence or 0), self.path.encode(), self.rule.id, self.rule.mode)
 
 
 @dataclass
@@ -254,10 +259,12 @@ class Workspace:
     heard: dict[tuple[str, str], int] = field(default_factory=dict)  # (account, source) -> newest instant
     changes: dict[str, list[Changed]] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
-    announced: dict[str, Activation] = field(default_factory=dict)  # rule id -> its newest activation, not yet ready
-    rules: dict[str, Rule] = field(default_factory=dict)
+    announced: list[Activation] = field(default_factory=list)  # not yet ready
+    rules: dict[tuple[str, str], Rule] = field(default_factory=dict)  # (rule id, mode): one version of each, a version in one mode
     starts: dict[tuple[str, str], int] = field(default_factory=dict)  # (rule id, anchor) -> first boundary in effect
-    lives: dict[tuple[str, str], Life] = field(default_factory=dict)  # (rule id, path)
+    lives: dict[tuple[str, str, str], Life] = field(default_factory=dict)  # (rule id, mode, path)
+    landings: list[int] = field(default_factory=list)  # every instant that an amount landed on, sorted
+    totals: dict[tuple[object, ...], int | None] = field(default_factory=dict)  # of the boundary being judged
     flights: dict[str, Flight] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------------------------------ absorbing
@@ -283,13 +290,13 @@ class Workspace:
         known = self.seen.get(event.id)
         if known is not None and period <= known + 1:
             return  # the first in log order counts
-        self.seen[event.id] = period
         if event.occurred_at > stamp + HOUR:
             return  # from the future
         if any(abs(micros) > LARGEST_AMOUNT for _, micros in event.amounts):
             return
         if event.amounts and not event.is_snapshot and event.occurred_at < stamp - HORIZON:
             return  # a duplicate of it might have been forgotten
+        self.seen[event.id] = period
         occurred_at = min(event.occurred_at, stamp)
         for path in ancestors(event.path):
             self.exists_since.setdefault(path, stamp)
@@ -314,6 +321,7 @@ class Workspace:
     def add(self, path: str, source: str, measure: str, amount: Amount) -> None:
         for level in ancestors(path):
             self.amounts.setdefault((level, source, measure), []).append(amount)
+        insort(self.landings, amount.at)
 
     def set_attribute(self, path: str, name: str, value: int | str, at: int) -> None:
         kept = self.attributes.get((path, name))
@@ -321,33 +329,38 @@ class Workspace:
             self.attributes[path, name] = (at, value)
 
     def absorb_activation(self, record: Activation) -> None:
-        if record.state != "retired":
-            self.announced[record.rule_id] = record
-            return
-        self.announced.pop(record.rule_id, None)
-        self.rules.pop(record.rule_id, None)
-        self.forget_lives(record.rule_id)
+        """A version has one state, and a rule one version a state: what is announced replaces what was announced before."""
+        same = (record.rule_id, record.state)
+        self.announced = [a for a in self.announced if a.version != record.version and (a.rule_id, a.state) != same]
+        if record.state == "retired":
+            self.remove(record.version)
+        else:
+            self.announced.append(record)
 
     def absorb_ready(self, record: Ready, interval: int) -> None:
-        for activation in [a for a in self.announced.values() if a.version == record.version]:
-            del self.announced[activation.rule_id]
+        for activation in [a for a in self.announced if a.version == record.version]:
+            self.announced.remove(activation)
             program = Program.from_json(activation.program)
             if program.interval != interval:
                 raise ValueError(f"the program's interval is {program.interval}, the log is judged at {interval}")
-            before = self.rules.get(activation.rule_id)
-            if before is not None and (before.version, before.mode) == (activation.version, activation.state):
+            key = (activation.rule_id, activation.state)
+            if key in self.rules and self.rules[key].version == activation.version:
                 continue  # it stands already
-            self.rules[activation.rule_id] = Rule(activation.rule_id, activation.version, activation.state, program)
-            self.forget_lives(activation.rule_id)
+            self.remove(activation.version)
+            if key in self.rules:
+                self.remove(self.rules[key].version)
+            self.rules[key] = Rule(activation.rule_id, activation.version, activation.state, program, program.anchor)
 
-    def forget_lives(self, rule_id: str) -> None:
-        self.lives = {key: life for key, life in self.lives.items() if key[0] != rule_id}
+    def remove(self, version: str) -> None:
+        for key in [key for key, rule in self.rules.items() if rule.version == version]:
+            del self.rules[key]
+            self.lives = {place: life for place, life in self.lives.items() if place[:2] != key}
 
     def absorb_outcome(self, record: Outcome, stamp: int) -> None:
         if record.status == "verified" and record.path:
             self.changes.setdefault(record.path, []).append(Changed(stamp, ours=True))
             if record.action:
-                value = int(record.value) if record.value.isascii() and record.value.isdigit() else record.value
+                value = int(record.value) if re.fullmatch("-?[0-9]+", record.value) else record.value
                 self.set_attribute(record.path, record.action, value, stamp)
         if record.status in TERMINAL and record.decision_id in self.flights:
             self.land(record.decision_id, spends=record.status in SPENDING)
@@ -364,10 +377,11 @@ class Workspace:
         """Adds the boundary's decisions to `emitted`; returns whether any lifecycle moved."""
         now = k * interval
         before = self.standing()
+        self.totals.clear()
         for decision_id in [i for i, f in self.flights.items() if now >= f.deadline]:
             self.land(decision_id, spends=True)  # a deadline counts as unknown
         for rule in self.rules.values():
-            self.starts.setdefault((rule.id, rule.program.anchor), now)
+            self.starts.setdefault((rule.id, rule.anchor), now)
         candidates: list[Candidate] = []
         for rule in self.rules.values():
             for path in self.judged_paths(rule.program):
@@ -376,7 +390,7 @@ class Workspace:
         return before != self.standing()
 
     def standing(self) -> object:
-        lives = {key: (v.phase, v.pending_since, v.emitted, v.waits_for, v.stretch, v.spent) for key, v in self.lives.items()}
+        lives = {key: (v.phase, v.was_true, v.pending_since, v.emitted, v.waits_for, v.stretch, v.spent) for key, v in self.lives.items()}
         return (lives, set(self.flights), dict(self.starts))
 
     def judged_paths(self, program: Program) -> list[str]:
@@ -390,23 +404,20 @@ class Workspace:
         self, rule: Rule, path: str, k: int, now: int, simulated: bool, candidates: list[Candidate], emitted: list[Decision]
     ) -> None:
         program = rule.program
-        life = self.lives.setdefault((rule.id, path), Life())
+        life = self.lives.setdefault((rule.id, rule.mode, path), Life())
         sides = [Side(self, rule, *side, now) for side in sides_of(program, path)]
         in_scope = all(s.truth(program.where, otherwise=True) is True and s.truth(program.unless, otherwise=False) is not True for s in sides)
         in_scope = in_scope and self.alike(program, path)
         truth = all_of([s.truth(s.condition) for s in sides])
-        if truth is not True and (life.stretch == life.spent or truth is not None or life.waits_for or life.phase == "on"):
-            life.stretch = life.stretch  # see below
-        if truth is not True:
-            self.end_stretch(life)
-        if life.waits_for:
-            return
+        if life.was_true and truth is not True:
+            life.stretch += 1  # the next truth of `when` is another cause
+        life.was_true = truth is True
 
         if life.phase == "on":
             is_over = (truth is False) if program.clear is None else (sides[0].truth(program.clear) is True)
             if is_over or not in_scope:
-                if life.emitted is not None:
-                    emitted.append(self.decision(rule, path, k, now, "cleared", (), None, simulated))
+                if life.emitted is not None and not life.waits_for:
+                    emitted.append(self.decision(rule, path, k, now, "cleared", None, simulated))
                 life.phase, life.emitted = "idle", None
                 return
         elif in_scope and truth is True:
@@ -419,18 +430,15 @@ class Workspace:
             life.phase = "idle"
             return
 
-        if truth is not True or life.spent == life.stretch:
+        if truth is not True or life.waits_for or life.spent == life.stretch:
             return
         evidence = smallest([s.evidence() for s in sides])
-        refusing = sorted({name for s in sides for name in s.refusing()})
+        refusing = {name for s in sides for name in s.refusing()}
+        verdicts = tuple(Verdict(a.guard, "refused" if a.guard in refusing else "") for a in program.guards)
         if refusing:
-            self.refuse(rule, path, life, tuple(refusing), evidence, k, now, simulated, emitted)
+            self.refuse(rule, path, life, verdicts, evidence, k, now, simulated, emitted)
         else:
-            candidates.append(Candidate(rule, path, life, evidence))
-
-    def end_stretch(self, life: Life) -> None:
-        """The next truth of `when` is another cause."""
-        life.stretch += 1
+            candidates.append(Candidate(rule, path, life, verdicts, evidence))
 
     def alike(self, program: Program, path: str) -> bool:
         if program.pair is None:
@@ -447,17 +455,18 @@ class Workspace:
         rule: Rule,
         path: str,
         life: Life,
-        names: tuple[str, ...],
+        verdicts: tuple[Verdict, ...],
         evidence: int | None,
         k: int,
         now: int,
         simulated: bool,
         emitted: list[Decision],
     ) -> None:
+        names = tuple(sorted(v.guard for v in verdicts if v.refusal))
         if names == life.emitted:
             return
         life.emitted = names
-        emitted.append(self.decision(rule, path, k, now, "refused", names, evidence, simulated))
+        emitted.append(self.decision(rule, path, k, now, "refused", evidence, simulated, verdicts))
 
     # ------------------------------------------------------------------------------------------------------------ admitting
 
@@ -468,9 +477,13 @@ class Workspace:
             sides = [Side(self, c.rule, *side, now) for side in sides_of(c.rule.program, c.path)]
             # What was admitted before it is in flight by now, so asking last survivor again counts it.
             if is_held or any("keep_active" in s.refusing() for s in sides):
-                self.refuse(c.rule, c.path, c.life, ("outranked",), c.evidence, k, now, simulated, emitted)
+                self.refuse(c.rule, c.path, c.life, (*c.verdicts, Verdict("outranked", "refused")), c.evidence, k, now, simulated, emitted)
                 continue
-            decision = self.decision(c.rule, c.path, k, now, "fired", (), c.evidence, simulated)
+            action = self.action(c.rule.program, c.path, now)
+            if action is None:
+                self.refuse(c.rule, c.path, c.life, (*c.verdicts, Verdict("proposal", "refused")), c.evidence, k, now, simulated, emitted)
+                continue
+            decision = self.decision(c.rule, c.path, k, now, "fired", c.evidence, simulated, c.verdicts, action)
             emitted.append(decision)
             c.life.emitted = ()
             if c.rule.mode != "active":
@@ -482,8 +495,60 @@ class Workspace:
             c.life.waits_for = decision.id
             self.flights[decision.id] = Flight(decision, program.action.kind, objects, deadline, c.life, c.life.stretch)
 
+    def action(self, program: Program, path: str, now: int) -> str | None:
+        """What is proposed, with absolute values, or None where there is nothing to move."""
+        wish, objects = program.action, path.split("|")
+
+        def observed(name: str, which: int) -> int | str | None:
+            known = self.attributes.get((objects[which], name))
+            return None if known is None else known[1]
+
+        def step(which: int, name: str, desired: int | str) -> dict[str, int | str | None]:
+            return {"path": objects[which], "attribute": name, "observed": observed(name, which), "desired": desired}
+
+        steps = []
+        match wish.kind:
+            case "pause":
+                steps = [step(0, "status", "paused")]
+            case "resume":
+                steps = [step(0, "status", "active")]
+            case "set_budget":
+                steps = [step(0, "daily_budget", wish.integer("amount"))]
+            case "shift_budget":
+                giver, taker = observed("daily_budget", 0), observed("daily_budget", 1)
+                if not isinstance(giver, int) or not isinstance(taker, int):
+                    return None
+                share, at_most = Fraction(wish.integer("share"), MICRO), Fraction(wish.integer("to_at_most", MICRO), MICRO)
+                most = min(share * giver, Fraction(giver - wish.integer("floor")), at_most * taker)
+                moved = most // CENT * CENT  # whole cents
+                if moved <= 0:
+                    return None
+                steps = [step(0, "daily_budget", giver - moved), step(1, "daily_budget", taker + moved)]
+        approve = program.approve
+        spend = [self.amounts.get((o, program.platform, f"spend@{program.currency}"), []) for o in objects]
+        proposal = {
+            "do": wish.kind,
+            "path": path,
+            "risk": program.risk,
+            "approve": {"always": approve.always, "above": approve.above, "by": approve.by, "within": approve.within, "otherwise": approve.otherwise},
+            "spend_per_day": max(sum(a.micros for a in many if a.at >= now - 24 * HOUR) for many in spend),
+            "currency": program.currency,
+            "valid_for": program.valid_for,
+            "steps": steps,
+        }
+        return json.dumps(proposal, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
     def decision(
-        self, rule: Rule, path: str, k: int, now: int, kind: str, refusing: tuple[str, ...], evidence: int | None, simulated: bool
+        self,
+        rule: Rule,
+        path: str,
+        k: int,
+        now: int,
+        kind: str,
+        evidence: int | None,
+        simulated: bool,
+        verdicts: tuple[Verdict, ...] = (),
+        action: str = "",
     ) -> Decision:
         return Decision(
             workspace=self.name,
@@ -494,11 +559,11 @@ class Workspace:
             now=now,
             kind=kind,
             mode=rule.mode,
-            action="",
-            readings=(),
-            verdicts=tuple(Verdict(name, "refused") for name in refusing),
+            action=action,
+            readings=tuple(r for side in sides_of(rule.program, path) for r in Side(self, rule, *side, now).readings()),
+            verdicts=verdicts,
             evidence=evidence,
-            valid_until=now + rule.program.valid_for,
+            valid_until=now + rule.program.valid_for if kind == "fired" else 0,
             simulated=simulated,
         )
 
@@ -514,17 +579,22 @@ class Workspace:
         instants += [t for target in self.targets for t in (target.valid_from, target.valid_until)]
         for rule in self.rules.values():
             program = rule.program
+            if (rule.id, rule.anchor) not in self.starts:
+                return now + 1  # it has not been judged yet
             for window in windows_of(program):
-                instants.append(pane_start(program, window, now) + pane_of(program, window) + window)
+                oldest = bisect_left(self.landings, pane_start(program, window, now))
+                if oldest < len(self.landings):  # it leaves with its pane
+                    pane = pane_of(program, window)
+                    instants.append((self.landings[oldest] // pane + 1) * pane + window)
             paths = {side for path in self.judged_paths(program) for side in path.split("|")}
             for asked in program.guards:
                 instants += [t for path in paths for t in self.guard_instants(rule, path, asked)]
-            for (rule_id, _), life in self.lives.items():
-                if rule_id != rule.id:
+            for (rule_id, mode, _), life in self.lives.items():
+                if (rule_id, mode) != (rule.id, rule.mode):
                     continue
                 if life.phase == "pending":
                     instants.append(life.pending_since + program.hold)
-                if life.phase == "on" and program.lag is not None:
+                if life.phase == "on" and program.lag is not None and not life.waits_for and life.spent != life.stretch:
                     instants.append(now + 1)
         later = [t for t in instants if t > now]
         return min(later) if later else None
@@ -532,7 +602,7 @@ class Workspace:
     def guard_instants(self, rule: Rule, path: str, asked: Asked) -> list[int]:
         match asked.guard:
             case "min_runtime":
-                return [max(self.since(rule, path), self.exists_since[path]) + only_integer(asked)]
+                return [max(self.since(rule, path), self.exists_since[path]) + asked.integer("at_least")]
             case "cooldown":
                 return [c.at + asked.integer("for") for c in self.changes.get(path, [])]
             case "fresh":
@@ -543,7 +613,7 @@ class Workspace:
 
     def since(self, rule: Rule, path: str) -> int:
         """Where [since change] starts."""
-        return max([self.starts[rule.id, rule.program.anchor]] + [c.at for c in self.changes.get(path, [])])
+        return max([self.starts[rule.id, rule.anchor]] + [c.at for c in self.changes.get(path, [])])
 
     def counted(self, rule: Rule, path: str, measure: Measure, window: int, now: int) -> list[Amount]:
         every = self.amounts.get((path, measure.source, measure.name), [])
@@ -554,8 +624,20 @@ class Workspace:
         return [a for a in every if start <= a.at < now]
 
     def total(self, rule: Rule, path: str, measure: Measure, window: int, now: int) -> int | None:
-        total = sum(a.micros for a in self.counted(rule, path, measure, window, now))
-        return total if 0 <= total <= LARGEST_SUM else None
+        """In micro-units; unknown below zero, past 2^62, and where other currencies are among it."""
+        key = (rule.id, rule.mode, path, measure, window, now)
+        if key not in self.totals:
+            total = sum(a.micros for a in self.counted(rule, path, measure, window, now))
+            mixed = any(sum(a.micros for a in self.counted(rule, path, other, window, now)) != 0 for other in self.in_other_currencies(measure))
+            self.totals[key] = total if 0 <= total <= LARGEST_SUM and not mixed else None
+        return self.totals[key]
+
+    def in_other_currencies(self, measure: Measure) -> set[Measure]:
+        kind, money, _ = measure.name.partition("@")
+        if not money:
+            return set()
+        names = {name for _, source, name in self.amounts if source == measure.source and name.startswith(kind + "@")}
+        return {Measure(measure.source, name) for name in names - {measure.name}}
 
     def target(self, name: str, path: str, now: int) -> Target | None:
         places = ("", *ancestors(path))
@@ -613,11 +695,6 @@ def sides_of(program: Program, path: str) -> list[tuple[str, Condition]]:
     return [(a, program.when), (b, program.pair.to)]
 
 
-def only_integer(asked: Asked) -> int:
-    [value] = [v for _, v in asked.parameters if isinstance(v, int)]
-    return value
-
-
 def references(node: Condition | Expression) -> list[MetricRef]:
     match node:
         case MetricRef():
@@ -629,6 +706,24 @@ def references(node: Condition | Expression) -> list[MetricRef]:
         case Compare(left=left, right=right) | Arithmetic(left=left, right=right):
             return references(left) + references(right)
     return []
+
+
+def compares(condition: Condition) -> list[Compare]:
+    match condition:
+        case Compare():
+            return [condition]
+        case And(terms) | Or(terms):
+            return [c for t in terms for c in compares(t)]
+        case Not(term):
+            return compares(term)
+
+
+def window_in_words(window: int) -> str:
+    if window == 0:
+        return "since change"
+    if window % (24 * HOUR) == 0 and window > 24 * HOUR:
+        return f"{window // (24 * HOUR)}d"
+    return f"{window // HOUR}h" if window % HOUR == 0 else f"{window // (60 * MICRO)}m"
 
 
 def all_of(truths: list[Truth]) -> Truth:
@@ -702,6 +797,22 @@ class Side:
     def total(self, measure: Measure, window: int) -> int | None:
         return self.workspace.total(self.rule, self.path, measure, window, self.now)
 
+    def readings(self) -> list[Reading]:
+        """One of each comparison, in the order written: its first metric, and what that is compared with."""
+        return [self.reading(c) for c in compares(self.condition)]
+
+    def reading(self, c: Compare) -> Reading:
+        truth = {True: "true", False: "false", None: "unknown"}[self.truth(c)]
+        other = self.value(c.right if references(c.left) else c.left)
+        threshold = round(other * 10**9) if isinstance(other, Fraction) else 0
+        if not references(c):
+            return Reading(c.text, "", "", 0, 0, threshold, truth)
+        first = references(c)[0]
+        metric = self.rule.program.metrics[first.metric]
+        above = (self.total(metric.numerator, first.window) or 0) * metric.factor
+        below = 0 if metric.denominator is None else self.total(metric.denominator, first.window) or 0
+        return Reading(c.text, metric.name, window_in_words(first.window), above, below, threshold, truth)
+
     # ------------------------------------------------------------------------------------------------------------ guards
 
     def refusing(self) -> list[str]:
@@ -717,7 +828,7 @@ class Side:
                 evidence = self.evidence()
                 return evidence is not None and evidence >= needed(asked.integer("level", 950_000))
             case "min_runtime":
-                return self.now - max(w.since(self.rule, self.path), w.exists_since[self.path]) >= only_integer(asked)
+                return self.now - max(w.since(self.rule, self.path), w.exists_since[self.path]) >= asked.integer("at_least")
             case "fresh":
                 heard = [w.heard.get((account_of(self.path), source)) for source in self.sources()]
                 return all(t is not None and self.now - t <= asked.integer("within") for t in heard)
@@ -729,14 +840,14 @@ class Side:
                 return w.siblings_staying(self.path, str(asked.get("per"))) >= asked.integer("at_least")
             case "status":
                 wanted = {"pause": "active", "set_budget": "active", "shift_budget": "active", "resume": "paused"}.get(program.action.kind)
-                status = w.attributes.get((self.path, "status"))
-                return status is None or wanted is None or status[1] == wanted
+                _, status = w.attributes.get((self.path, "status"), (0, None))
+                return not isinstance(status, str) or wanted is None or status == wanted  # a number is no status that is known
             case "late_conversions":
                 return True  # a parameter of the evidence
         raise ValueError(f"a guard called {asked.guard} is not in the semantics")
 
     def has_sample(self) -> bool:
-        windows = {r.window for r in references(self.condition)}
+        windows = {r.window for r in self.read()}
         window = 0 if 0 in windows or not windows else max(windows)
         for minimum in self.rule.program.minimums:
             total = self.total(self.rule.program.metrics[minimum.metric].numerator, window)
@@ -744,8 +855,12 @@ class Side:
                 return False
         return True
 
+    def read(self) -> list[MetricRef]:
+        """What the rule's condition reads, of both sides where it is one on pairs."""
+        return [r for _, condition in sides_of(self.rule.program, "|") for r in references(condition)]
+
     def sources(self) -> set[str]:
-        metrics = [self.rule.program.metrics[r.metric] for r in references(self.condition)]
+        metrics = [self.rule.program.metrics[r.metric] for r in self.read()]
         return {m.source for metric in metrics for m in (metric.numerator, metric.denominator) if m is not None}
 
     # ------------------------------------------------------------------------------------------------------------ evidence
@@ -766,26 +881,35 @@ class Side:
         is_below = op in ("<", "<=")
         effect = Fraction(self.confidence("effect", 0), MICRO)
         tested = threshold * (1 - effect if is_below else 1 + effect) / metric.factor
-        if tested <= 0:
+        if threshold <= 0 or tested <= 0:
             return None
         if metric.family == "proportion":
-            return log_e_proportion(Fraction(denominator, MICRO), Fraction(numerator, MICRO), tested, "low" if is_below else "high")
+            claimed = "low" if is_below else "high"
+            return log_e_proportion(Fraction(denominator, MICRO), Fraction(numerator, MICRO), tested, claimed, self.grid(claimed))
         return self.evidence_of_cost(metric, Fraction(denominator, MICRO), tested, is_below)
 
     def evidence_of_cost(self, metric: Metric, events: Fraction, tested: Fraction, is_below: bool) -> int | None:
         """A high cost is a low rate of events per exposure; only there may late conversions still help the entity."""
         program = self.rule.program
         lag = program.lag if program.lag is not None and metric.name.endswith(f"({program.lag.of})") and not is_below else None
-        days: dict[date, Fraction] = {}
+        days: dict[int, Fraction] = {}
         for a in self.workspace.counted(self.rule, self.path, metric.numerator, 0, self.now):
-            day = local_day(a.at, program.zone)
+            day = local_day(a.at, program.offsets)
             days[day] = days.get(day, Fraction(0)) + Fraction(a.micros, MICRO) * arrived(lag, self.now - a.at) / tested
         exposure = sum(days.values(), Fraction(0))
-        variation = Fraction(self.confidence("dispersion", 200_000), MICRO)
+        if exposure < 0:
+            return None
+        [default] = dict(program.coefficients)["dispersion"]
+        variation = Fraction(self.confidence("dispersion", round(default * MICRO)), MICRO)
         phi = Fraction(1)
         if exposure > 0:
             phi = 1 + variation**2 * sum(m * m for m in days.values()) / exposure
-        return log_e_rate(events, exposure, phi, "high" if is_below else "low")
+        claimed = "high" if is_below else "low"
+        return log_e_rate(events, exposure, phi, claimed, self.grid(claimed))
+
+    def grid(self, claimed: str) -> tuple[Fraction, ...]:
+        """The alternatives, as they travelled with the activation: decimals as written."""
+        return tuple(Fraction(repr(d)) for d in dict(self.rule.program.coefficients)[claimed])
 
     def confidence(self, parameter: str, otherwise: int) -> int:
         for asked in self.rule.program.guards:
@@ -819,13 +943,7 @@ def claim(op: str, left: Expression, right: Expression) -> list[tuple[MetricRef,
 
 
 def is_bound(e: Expression) -> bool:
-    if isinstance(e, Arithmetic) and e.op == "*":
-        return is_plain_bound(e.left) and is_plain_bound(e.right) and not (isinstance(e.left, TargetRef) and isinstance(e.right, TargetRef))
-    return is_plain_bound(e)
-
-
-def is_plain_bound(e: Expression) -> bool:
-    return isinstance(e, Number | TargetRef)
+    return not references(e)
 
 
 # ---------------------------------------------------------------------------------------------------------------- three-valued arithmetic
@@ -888,14 +1006,12 @@ def calculated(op: str, a: Plain | None, b: Plain | None) -> Plain | None:
         return infinite(sign(a) * sign(b))
     if isinstance(a, Fraction):
         return Fraction(0)  # something over infinitely much
+    if b == 0:
+        return INFINITE if a == INFINITE else None  # x / 0 with x > 0
     return infinite(sign(a) * sign(b)) if isinstance(b, Fraction) else None
 
 
 # ---------------------------------------------------------------------------------------------------------------- the formulas of the evidence
-
-LOW = (Fraction(1, 10), Fraction(1, 5), Fraction(2, 5), Fraction(4, 5))
-HIGH = (Fraction(1, 10), Fraction(1, 4), Fraction(3, 5), Fraction(3, 2))
-
 
 def real(f: Fraction) -> mp.mpf:
     return mp.mpf(f.numerator) / mp.mpf(f.denominator)
@@ -918,26 +1034,26 @@ def needed(level: int) -> int:
 
 
 @lru_cache(maxsize=100_000)
-def log_e_proportion(n: Fraction, k: Fraction, p0: Fraction, claimed: str) -> int | None:
+def log_e_proportion(n: Fraction, k: Fraction, p0: Fraction, claimed: str, grid: tuple[Fraction, ...]) -> int | None:
     """Evidence that the true proportion of k in n is below (low) or above (high) p0."""
-    if not 0 < p0 < 1:
+    if not 0 < p0 < 1 or k > n:
         return None
     with mp.workdps(MP_DIGITS):
         if claimed == "low":
-            other = [p0 * (1 - d) for d in LOW]
+            other = [p0 * (1 - d) for d in grid]
         else:
-            other = [min(p0 * (1 + d), (1 + p0) / 2) for d in HIGH]
+            other = [min(p0 * (1 + d), (1 + p0) / 2) for d in grid]
         return micro_nats(mixture([real(k) * mp.log(real(p / p0)) + real(n - k) * mp.log(real((1 - p) / (1 - p0))) for p in other]))
 
 
 @lru_cache(maxsize=100_000)
-def log_e_rate(events: Fraction, exposure: Fraction, phi: Fraction, claimed: str) -> int:
+def log_e_rate(events: Fraction, exposure: Fraction, phi: Fraction, claimed: str, grid: tuple[Fraction, ...]) -> int:
     """Evidence that events come at a rate below (low) or above (high) one per exposure."""
     with mp.workdps(MP_DIGITS):
         n, m = real(events / phi), exposure / phi
         if claimed == "low":
-            return micro_nats(mixture([n * mp.log(real(1 - d)) + real(d * m) for d in LOW]))
-        return micro_nats(mixture([n * mp.log(real(1 + d)) - real(d * m) for d in HIGH]))
+            return micro_nats(mixture([n * mp.log(real(1 - d)) + real(d * m) for d in grid]))
+        return micro_nats(mixture([n * mp.log(real(1 + d)) - real(d * m) for d in grid]))
 
 
 def arrived(lag: Lag | None, age: int) -> Fraction:
@@ -952,6 +1068,7 @@ def arrived(lag: Lag | None, age: int) -> Fraction:
     return Fraction(1)
 
 
-@lru_cache(maxsize=100_000)
-def local_day(at: int, zone: str) -> date:
-    return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)).astimezone(ZoneInfo(zone)).date()
+def local_day(at: int, offsets: tuple[tuple[int, int], ...]) -> int:
+    """Days since the epoch by the zone's rules that travelled with the activation: the last begun holds, none is UTC."""
+    begun = [offset for start, offset in offsets if start <= at] or [offset for _, offset in offsets[:1]] or [0]
+    return (at + begun[-1]) // (24 * HOUR)

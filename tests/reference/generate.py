@@ -114,8 +114,7 @@ class Rules:
         minimums = self.minimums()
         action = self.shift() if pair else rng.choice([Action("pause"), Action("pause"), Action("notify"), Action("resume"), self.set_budget()])
         asked = self.guards(evident, depth)
-        windows = sorted({w for w in (HOUR, DAY, 7 * DAY, 90 * MINUTE)})
-        panes = tuple((w, MINUTE if w <= 2 * HOUR else 5 * MINUTE if w <= DAY else HOUR) for w in windows)
+        panes = tuple((w, MINUTE if w <= 2 * HOUR else 5 * MINUTE if w <= DAY else HOUR) for w in (HOUR, 90 * MINUTE, DAY, 7 * DAY))
         lag = None
         if self.ages and rng.random() < 0.7:
             lag = Lag("purchases", rng.choice([((DAY, 900_000), (3 * DAY, MICRO)), ((HOUR, 300_000), (2 * HOUR, 300_000), (6 * HOUR, 950_000)), ()]))
@@ -372,8 +371,8 @@ class Writer:
                 for group in ("g1", "g2")[: rng.choice([1, 2])]:
                     ads += [f"{self.platform}/{account}/{campaign}/{group}/{ad}" for ad in "abc"[: rng.choice([1, 2, 3])]]
         rng.shuffle(ads)
-        ads = ads[:7]
-        if rng.random() < 0.3:
+        ads = ads[: rng.choice([1, 2, 3, 4, 6])]
+        if rng.random() < 0.2:
             ads.append(f"{GOOGLE if self.platform == META else META}/act/c1/g1/a")
         return ads
 
@@ -382,8 +381,9 @@ class Writer:
         if rng.random() < 0.1:
             self.put(Clock(True, self.now))
         for name in self.names:
-            for i in range(rng.choice([1, 2, 2, 3])):
-                self.activate(name, f"rule-{'abc'[i]}")
+            for i in range(rng.choice([1, 2, 3, 4])):
+                self.activate(name, f"rule-{'abcd'[i]}")
+            self.open(name)
         for _ in range(self.rounds):
             self.move()
             self.step()
@@ -488,6 +488,15 @@ class Writer:
             attributes["status"], attributes["daily_budget"] = 7 * MICRO, "unlimited"
         return attributes
 
+    def open(self, workspace: str) -> None:
+        """Most objects are on and have a budget from the first."""
+        first = [self.delta() | {"path": path, "source": path.split("/")[0], "at": self.now} for path in self.ads]
+        for event in first:
+            event["id"] = f"o{event['path']}"
+            if self.rng.random() < 0.85:
+                event["attributes"] = {"status": "active", "daily_budget": self.rng.choice([50, 100]) * MICRO}
+        self.put(batch(*first, workspace=workspace))
+
     def deliver(self, workspace: str) -> None:
         rng = self.rng
         made = []
@@ -495,9 +504,9 @@ class Writer:
             made.append(self.delta())
             self.events.append((workspace, made[-1]))
         if rng.random() < 0.01:
-            path = rng.choice(self.ads)
-            name = rng.choice(["impressions", "clicks"])
-            made += [{"id": f"huge{len(self.events)}-{i}", "path": path, "at": self.now, "source": path.split("/")[0], "amounts": {name: 2**53}} for i in range(515)]
+            path, amounts = rng.choice(self.ads), {rng.choice(["impressions", "clicks"]): 2**53}
+            huge = {"path": path, "at": self.now, "source": path.split("/")[0], "amounts": amounts}
+            made += [{"id": f"huge{len(self.events)}-{i}", **huge} for i in range(515)]
         if rng.random() < 0.1:
             made.append(dict(made[0]) if rng.random() < 0.5 else {**made[0], "amounts": {"clicks": 9 * MICRO}, "path": rng.choice(self.ads)})
         self.put(batch(*made, workspace=workspace))
@@ -573,9 +582,9 @@ class Writer:
 
     def target(self, workspace: str) -> None:
         rng = self.rng
-        name, unit, amounts = rng.choice(
-            [("cpa", self.rules.currency, (5, 10, 30)), ("cpc", self.rules.currency, (1, 2)), ("ctr", "ratio", (0.008, 0.01, 0.05)), ("cvr", "ratio", (0.1, 0.02))]
-        )
+        money = self.rules.currency
+        goals = [("cpa", money, (5, 10, 30)), ("cpc", money, (1, 2)), ("ctr", "ratio", (0.008, 0.01, 0.05)), ("cvr", "ratio", (0.1, 0.02))]
+        name, unit, amounts = rng.choice(goals)
         path = rng.choice(["", *ancestors(rng.choice(self.ads))])
         begin = rng.choice([0, 0, self.now, self.now + MINUTE, self.now + HOUR, self.now + DAY])
         end = rng.choice([0, 0, begin + MINUTE, self.now + HOUR, self.now + 2 * DAY, self.now])
@@ -607,6 +616,6 @@ class Writer:
             self.put(Outcome(workspace, decision.id, status, path if rng.random() < 0.95 else "", name, value=value))
 
 
-def generate(seed: int, rounds: int = 40) -> Log:
+def generate(seed: int, rounds: int = 50) -> Log:
     """The log of a seed, the same on every machine."""
     return Writer(seed, rounds).write()

@@ -104,11 +104,12 @@ class Weigher:
         self.zone_start, self.zone_offset = np.array(starts, np.int64), np.array([o for _, o in program.offsets], np.int64)
 
     def tested(self, claim: Claim, judge: Judge, row: int) -> Fraction | None:
-        """The threshold with its margin, or None where it is unknown or not positive."""
+        """The threshold with its margin, or None where either is unknown or not positive."""
         threshold = judge.value(claim.threshold, row)
         if not isinstance(threshold, Fraction) or threshold <= 0:
             return None
-        return threshold * (1 - self.effect if claim.below else 1 + self.effect)
+        tested = threshold * (1 - self.effect if claim.below else 1 + self.effect)
+        return tested if tested > 0 else None
 
     def weigh(self, judge: Judge, source: Source, row: int, now: int) -> Strength | None:
         """The weakest of the claims for one row, or None where one of them cannot be measured."""

@@ -169,6 +169,10 @@ class Facts:
 
     def _accept(self, e: Events, of: I64, amount: I64, measure: I64, batches: Sequence[EventBatch], many: list[int]) -> Bools:
         late = (e.as_of == 0) & (e.occurred_at < e.stamp - HORIZON)
+        if late.any():  # what carries no amounts cannot count twice
+            counts = np.zeros(len(late), np.bool_)
+            counts[of] = True
+            late &= counts
         ahead = e.occurred_at > e.stamp + AHEAD
         unfit = late | ahead
         large = np.abs(amount) > LARGEST

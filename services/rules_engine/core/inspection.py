@@ -70,4 +70,4 @@ def _standing(life: Life | None) -> str:
         return "waiting"
     if life.on:
         return "acted" if life.spent else "on"
-    return "pending"
+    return "pending" if life.since >= 0 else "idle"

@@ -14,10 +14,11 @@ from services.kernel.record import I64
 from services.rules_engine.core.cells import Cells
 from services.rules_engine.core.claims import Strength
 from services.rules_engine.core.demand import day_of, spend_of
+from services.rules_engine.core.entities import NEVER
 from services.rules_engine.core.guard import Circumstance
 from services.rules_engine.core.history import Past
 from services.rules_engine.core.lifecycle import Life
-from services.rules_engine.core.program import Compare, Condition, Measure, Program
+from services.rules_engine.core.program import Compare, Condition, Measure, Program, TargetRef
 from services.rules_engine.core.propose import propose
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.shape import ASK_ANYWAY, Shape
@@ -88,13 +89,13 @@ class View:
     def _other_currencies(self, measure: Measure) -> list[int]:
         return self.workspace.other_currencies(measure.source, measure.name)
 
-    def target(self, name: str, row: int) -> int | None:
-        amount, unknown = self.targets(name, np.array([row], np.int64))
+    def target(self, asked: TargetRef, row: int) -> int | None:
+        amount, unknown = self.targets(asked, np.array([row], np.int64))
         return None if unknown[0] else int(amount[0])
 
-    def targets(self, name: str, rows: I64) -> tuple[I64, Bools]:
-        """The deepest valid target on each row's lineage wins, then the later record."""
-        return self.workspace.targets_of(name, rows, self.now)
+    def targets(self, asked: TargetRef, rows: I64) -> tuple[I64, Bools]:
+        """The deepest valid target on each row's lineage wins, then the later record; of another unit it is unknown."""
+        return self.workspace.targets_of(asked, rows, self.now)
 
     def attribute(self, name: str, row: int) -> str | int | None:
         return self.facts.attribute(name, row)
@@ -125,8 +126,8 @@ class Judgement:
         self._counts: dict[tuple[int, int], I64] = {}  # (their depth, an ancestor's depth) -> how many below each row
         self._views: dict[tuple[int, tuple[tuple[int, int], ...]], View] = {}
         self._dirty = dirty
-        self._rows_at: dict[tuple[int, bool], I64] = {}
-        self._fits: dict[tuple[Condition | None, Condition | None, int, bool], Bools] = {}
+        self._rows_at: dict[tuple[str, int, bool], I64] = {}
+        self._fits: dict[tuple[Condition | None, Condition | None, str, int, bool], Bools] = {}
 
     # -- what is looked at -------------------------------------------------------------------------------------------
 
@@ -139,18 +140,19 @@ class Judgement:
             view = self._views[key] = View(self.workspace, rule, self.now)
         return view
 
-    def _rows(self, depth: int, every: bool) -> I64:
-        """Rows of a level that exist: every one, or those whose facts changed."""
-        known = self._rows_at.get((depth, every))
+    def _rows(self, program: Program, every: bool) -> I64:
+        """The entities of the program's platform and level: every one, or those whose facts changed."""
+        key = program.platform, program.depth, every
+        known = self._rows_at.get(key)
         if known is None:
             workspace = self.workspace
-            known = workspace.rows_at(depth) if every or self._dirty is None else workspace.existing(self._dirty, depth)
-            self._rows_at[depth, every] = known
+            known = workspace.rows_of(program) if every or self._dirty is None else workspace.existing(self._dirty, program)
+            self._rows_at[key] = known
         return known
 
     def _eligible(self, shape: Shape, judge: Judge, rows: I64, every: bool) -> Bools:
         p = shape.program
-        key = p.where, p.unless, p.depth, every
+        key = p.where, p.unless, p.platform, p.depth, every
         known = self._fits.get(key)
         if known is None:
             known = judge.truth(p.where, rows) == TRUE
@@ -164,7 +166,7 @@ class Judgement:
     def judge(self, shape: Shape) -> tuple[list[Decision], list[Candidate]]:
         """What the shape's rules tell at once (refused, cleared) and what they wish to do."""
         every = shape.new
-        rows = self._rows(shape.program.depth, every)
+        rows = self._rows(shape.program, every)
         told: list[Decision] = []
         if len(rows) or shape.pending or shape.asking:
             view = self.view(shape.rules[0])
@@ -253,7 +255,7 @@ class Judgement:
         """Every ordered pair under one ancestor whose two conditions may hold, and every pair that is alive."""
         program, e = rule.program, self.workspace.facts.entities
         assert program.pair is not None
-        rows = self.workspace.rows_at(program.depth)
+        rows = self.workspace.rows_of(program)
         giver, taker = judge.truth(program.when, rows), judge.truth(program.pair.to, rows)
         fits = (judge.truth(program.where, rows) == TRUE) & (judge.truth(program.unless, rows, absent=FALSE) != TRUE)
         wish = None if program.clear is None else judge.truth(program.clear, rows)
@@ -370,7 +372,8 @@ class Judgement:
             n = len(e)
             staying = self._staying[depth] = np.zeros(n, np.bool_)
             active = self.workspace.facts.attributes.having("status", "active")
-            staying[active[(active < n) & (e.depth[active] == depth)]] = True
+            active = active[active < n]
+            staying[active[(e.depth[active] == depth) & (e.first_event[active] != NEVER)]] = True
             for path, decision_id in self.workspace.held.items():
                 row = e.row.get(path)
                 if row is not None and self.workspace.flights[decision_id].rule.program.action.kind == "pause":

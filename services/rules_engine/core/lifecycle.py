@@ -4,7 +4,7 @@
 idle ------> pending ------------> on ------------------------------> waiting -------------------------+
  ^              | not true          |  ^  refusals change: refused                                      |
  +--------------+                   |  +---- held, expired, cancelled: the cause is not spent ----------+
- ^                                  |  +---- verified, rejected, failed, unknown: spent until `when` is not true
+ ^                                  |  +---- verified, rejected, failed, unknown: spent until `when` is not true, out of scope or not
  +------- clear (or when is false): cleared
 """
 
@@ -24,18 +24,25 @@ class Life:
     on: bool = False
     spent: bool = False
     flight: str = ""  # the decision that is waited for
+    outlived: bool = False  # the stretch of truth that it was about has ended: how it ends spends nothing
     emitted: tuple[str, ...] | None = None  # the last emitted refusals; () after firing, None when nothing was emitted
     wake: int = 0  # the next instant at which a guard may answer differently, 0 for none
 
     @property
     def idle(self) -> bool:
-        return not self.on and self.since < 0 and not self.flight
+        return not self.on and self.since < 0 and not self.flight and not self.spent
+
+    def launch(self, decision_id: str) -> None:
+        self.flight, self.outlived = decision_id, False
+
+    def land(self, spends: bool) -> None:
+        self.flight, self.spent = "", spends and not self.outlived
 
     def advance(self, eligible: bool, when: int, clear: int | None, hold: int, now: int) -> bool:
         """Moves on by one boundary; returns whether it turned off after having told somebody something."""
         self.wake = 0
-        if when != TRUE or not eligible:
-            self.spent = False
+        if when != TRUE:
+            self.spent, self.outlived = False, True
         if not self.on:
             self._wait(eligible and when == TRUE, hold, now)
             return False
@@ -57,4 +64,4 @@ class Life:
         return self.on and when == TRUE and not self.spent and not self.flight
 
     def canonical(self) -> list[object]:
-        return [self.since, self.on, self.spent, self.flight, self.emitted]
+        return [self.since, self.on, self.spent, self.flight, bool(self.flight) and self.outlived, self.emitted]

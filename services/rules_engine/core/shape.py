@@ -243,6 +243,8 @@ class Shape:
             margin = column.slack + near(value) * 1e-6
             first = np.searchsorted(leaf.ascending, value - margin)
             last = np.searchsorted(leaf.ascending, value + margin, side="right")
+        blurred = np.isinf(column.slack)
+        first[blurred], last[blurred] = 0, len(leaf.order)
         close = last > first
         if close.any():
             for i in np.flatnonzero(close & ~column.unknown).tolist():

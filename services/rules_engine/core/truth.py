@@ -41,8 +41,11 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 
+@dataclass(frozen=True, slots=True)
 class Infinite:
-    """Above every number: what x / 0 is for x > 0."""
+    """Above every number, as x / 0 is for x > 0, or with sign -1 below every number, as what is left after taking that away."""
+
+    sign: int = 1
 
 
 INFINITE: Final = Infinite()
@@ -56,13 +59,13 @@ class View(Protocol):
         """(sum in micro-units, unknown) of each row."""
         ...
 
-    def target(self, name: str, row: int) -> int | None:
-        """Micro-units of the deepest valid target, or None."""
+    def target(self, asked: TargetRef, row: int) -> int | None:
+        """Micro-units of the deepest valid target, or None where there is none or it has another unit."""
         ...
 
     def attribute(self, name: str, row: int) -> str | int | None: ...
 
-    def targets(self, name: str, rows: I64) -> tuple[I64, Bools]:
+    def targets(self, asked: TargetRef, rows: I64) -> tuple[I64, Bools]:
         """(micro-units, unknown) of each row."""
         ...
 
@@ -133,8 +136,8 @@ class Judge:
                 return Column(np.full(n, a / b), np.zeros(n, np.bool_), np.full(n, abs(a / b) * CLOSE))
             case MetricRef(index, window):
                 return self._metric(index, window, rows)
-            case TargetRef(name):
-                return micro_column(*self.view.targets(name, rows))
+            case TargetRef():
+                return micro_column(*self.view.targets(e, rows))
             case AttributeRef(name, unit) if unit != "text":
                 return micro_column(*self.view.attributes_of(name, rows, None))
             case Arithmetic(op, left, right):
@@ -167,8 +170,7 @@ class Judge:
         if isinstance(a, str) or isinstance(b, str):
             return UNKNOWN if type(a) is not type(b) else int((a == b) == (compare.op == "="))
         if isinstance(a, Infinite) or isinstance(b, Infinite):
-            above = isinstance(a, Infinite), isinstance(b, Infinite)
-            return UNKNOWN if all(above) else int(EXACT[compare.op](*map(Fraction, above)))
+            return UNKNOWN if a == b else int(EXACT[compare.op](*(Fraction(x.sign if isinstance(x, Infinite) else 0) for x in (a, b))))
         return int(EXACT[compare.op](a, b))
 
     def value(self, e: Expression, row: int) -> Exact:
@@ -181,8 +183,8 @@ class Judge:
             case MetricRef(index, window):
                 above, below = self.totals(self.metrics[index], window, row)
                 return None if above is None or below is None else over(Fraction(above * self.metrics[index].factor), Fraction(below))
-            case TargetRef(name):
-                amount = self.view.target(name, row)
+            case TargetRef():
+                amount = self.view.target(e, row)
                 return None if amount is None else Fraction(amount, MICRO)
             case AttributeRef(name):
                 known = self.view.attribute(name, row)
@@ -202,11 +204,11 @@ class Judge:
 
 def near(value: Floats) -> Floats:
     """How far a value that took one or two roundings may be from the exact one, generously."""
-    return np.where(np.isinf(value), 0.0, np.abs(value) * CLOSE)
+    return np.where(np.isfinite(value), np.abs(value) * CLOSE, 0.0)
 
 
 def combined(op: str, a: Column, b: Column) -> Column:
-    """Arithmetic on columns with its slack. What is not a number or below every number is unknown, as in exact arithmetic."""
+    """Arithmetic on columns with its slack; what is not a number is unknown, as in exact arithmetic."""
     x, y = a.value, b.value
     size_x, size_y = (np.where(np.isinf(v), 0.0, np.abs(v)) for v in (x, y))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -222,7 +224,8 @@ def combined(op: str, a: Column, b: Column) -> Column:
                 slack = np.where(size_y > b.slack, (a.slack + size_x * b.slack / np.where(size_y > 0, size_y, 1.0)) / np.maximum(size_y - b.slack, 1e-300), 0.0)
         blurred = [(size <= c.slack) & (c.slack > 0) for size, c in ((size_x, a), (size_y, b))]  # its sign is not certain
         slack = np.where((blurred[1] if op == "/" else False) | ((blurred[0] | blurred[1]) & ~np.isfinite(value)), np.inf, slack + near(value))
-    return Column(value, a.unknown | b.unknown | ((np.isnan(value) | (value == -np.inf)) & np.isfinite(slack)), np.where(np.isnan(slack), np.inf, slack))
+    nothing = np.isnan(value) if op != "/" else np.isnan(value) | ((y == 0) & ~(x > 0))
+    return Column(value, a.unknown | b.unknown | (nothing & np.isfinite(slack)), np.where(np.isnan(slack), np.inf, slack))
 
 
 def both(terms: list[Truth]) -> Truth:
@@ -260,14 +263,21 @@ def arithmetic(op: str, a: Exact, b: Exact) -> Exact:
 
 
 def infinite_arithmetic(op: str, a: Fraction | Infinite, b: Fraction | Infinite) -> Exact:
-    positive = [isinstance(x, Infinite) or x > 0 for x in (a, b)]
-    if op == "+" or (op == "*" and all(positive)):
-        return INFINITE
-    if isinstance(a, Infinite) and not isinstance(b, Infinite) and (op == "-" or (op == "/" and b >= 0)):
-        return INFINITE
-    if op == "/" and isinstance(b, Infinite) and not isinstance(a, Infinite):
+    """Of two, one of them at least infinite."""
+    x, y = (v.sign if isinstance(v, Infinite) else (v > 0) - (v < 0) for v in (a, b))
+    match op:
+        case "+" | "-":
+            ends = {v.sign * w for v, w in ((a, 1), (b, 1 if op == "+" else -1)) if isinstance(v, Infinite)}
+            return Infinite(ends.pop()) if len(ends) == 1 else None
+        case "*":
+            return Infinite(x * y) if x * y else None
+    if not isinstance(a, Infinite):
         return Fraction(0)
-    return None
+    if isinstance(b, Infinite):
+        return None
+    if y == 0:
+        return INFINITE if x > 0 else None
+    return Infinite(x * y)
 
 
 NEGATED = np.array([TRUE, FALSE, UNKNOWN], np.int8)

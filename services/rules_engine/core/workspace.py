@@ -6,6 +6,7 @@ last one, no pane leaving a window, no wait, guard or target turning, nothing em
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
@@ -15,18 +16,21 @@ import numpy as np
 from services.kernel.decision import Decision
 from services.kernel.record import I64, Activation, Change, EventBatch, Outcome, Ready, Target
 from services.rules_engine.core.demand import Demand
-from services.rules_engine.core.entities import DEPTH, NEVER
+from services.rules_engine.core.entities import NEVER
 from services.rules_engine.core.facts import Facts
 from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.judgement import Candidate, Judgement
 from services.rules_engine.core.lifecycle import SPENDING, TERMINAL, Life
-from services.rules_engine.core.program import Program
+from services.rules_engine.core.program import Program, TargetRef
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.shape import SETTLED, Shape, shape_of
 from services.rules_engine.core.sums import Since
 
 SCAN = 4096  # boundaries looked ahead at once
+WHOLE = re.compile("-?[0-9]+")
+NOWHERE = -2  # no row at all
+NOT_COMPARABLE = NEVER + 1  # a target of another unit
 
 
 @dataclass(slots=True)
@@ -69,7 +73,7 @@ class Workspace:
         self.fresh = False  # something came or was emitted since: the next boundary is no no-op
         self.turn = 0  # the next instant at which time alone may change an answer, 0 for none
         self._batches: list[tuple[int, EventBatch]] = []  # stamped since the last boundary and not yet folded
-        self._goals: dict[str, tuple[int, list[I64]]] = {}  # by target: (rows, amount of each row by depth)
+        self._goals: dict[tuple[str, str], tuple[int, tuple[int, dict[int, I64]]]] = {}  # by (name, unit) of a target
         self._goals_until = 0  # the instant at which some target begins or ends
         self._currencies: dict[tuple[str, str], tuple[int, list[int]]] = {}
 
@@ -109,6 +113,8 @@ class Workspace:
             self.activated.pop(activation.version, None)
             self.effective.append(activation)
             return
+        same = (activation.rule_id, activation.state)
+        self.activated = {v: a for v, a in self.activated.items() if (a.rule_id, a.state) != same}
         self.activated[activation.version] = activation
         if not self.interval:
             self.interval = Program.from_json(activation.program).interval
@@ -119,7 +125,7 @@ class Workspace:
             flight = self.flights.get(outcome.decision_id)
             row = self._change(outcome.path, Changed(stamp, outcome.by or (flight.rule.program.rule if flight else ""), True))
             if outcome.action:
-                value: str | int = int(outcome.value) if outcome.value.lstrip("-").isdigit() else outcome.value
+                value: str | int = int(outcome.value) if WHOLE.fullmatch(outcome.value) else outcome.value
                 self.facts.describe(outcome.action, row, stamp, value)
         if outcome.status in TERMINAL:
             self._land(outcome.decision_id, outcome.status in SPENDING)
@@ -151,18 +157,24 @@ class Workspace:
                 del self.held[path]
         life = flight.rule.lives.get(flight.subject)
         if life is not None and life.flight == decision_id:
-            life.flight, life.spent = "", spends
-            shape = flight.rule.shape
-            if shape is not None:
-                shape.ask(flight.subject[0] * shape.width + flight.rule.place, life.on and not spends and self._is_settled(shape, flight))
+            life.land(spends)
+            if flight.rule.shape is not None:
+                self._reconsider(flight.rule.shape, flight.rule, flight.subject, life)
 
     @staticmethod
-    def _is_settled(shape: Shape, flight: Flight) -> bool:
-        """Whether its condition was true when it was last looked at."""
-        return bool(shape.state[flight.subject[0], flight.rule.place] == SETTLED)
+    def _reconsider(shape: Shape, rule: Running, subject: Subject, life: Life) -> None:
+        """What was waited for has come: the cell asks again, if its cause is not spent and its condition was true when it was last looked at."""
+        if life.idle:
+            del rule.lives[subject]
+            shape.leave(subject, rule.place)
+            return
+        settled = bool(shape.state[subject[0], rule.place] == SETTLED)
+        shape.ask(subject[0] * shape.width + rule.place, life.on and not life.spent and settled)
 
     def _renew(self) -> None:
+        """Some target is new, or began or ended."""
         self._goals.clear()
+        self._goals_until = self._next_goal(self.judged * self.interval)
         for shape in self.shapes.values():
             shape.new = True
 
@@ -230,7 +242,6 @@ class Workspace:
             self._land(heappop(self.deadlines)[1], spends=True)
         if self._goals_until and self._goals_until <= now:
             self._renew()
-            self._goals_until = self._next_goal(now)
         self._room()
         judgement = Judgement(self, now, facts.take_dirty())
         candidates: list[Candidate] = []
@@ -257,12 +268,14 @@ class Workspace:
             if activation.state == "retired":
                 self.rules = {key: r for key, r in self.rules.items() if r.version != activation.version}
                 continue
+            key = (activation.rule_id, activation.state)
+            if key in self.rules and self.rules[key].version == activation.version:
+                continue  # it stands already, with all that it has told
             program = Program.from_json(activation.program)
             if program.anchor not in self.born:
                 self.born[program.anchor] = self.facts.since(now)
-            if activation.state == "active" and (shadow := self.rules.get((program.rule, "shadow"))) and shadow.version == activation.version:
-                del self.rules[program.rule, "shadow"]
-            self.rules[program.rule, activation.state] = Running(program, activation.version, activation.state, self.born[program.anchor])
+            self.rules = {k: r for k, r in self.rules.items() if r.version != activation.version}  # a version has one state
+            self.rules[key] = Running(program, activation.version, activation.state, self.born[program.anchor])
         self._arrange()
 
     def _arrange(self) -> None:
@@ -287,7 +300,7 @@ class Workspace:
         self.flights[decision.id] = Flight(rule, subject, paths, deadline)
         heappush(self.deadlines, (deadline, decision.id))
         self.held |= dict.fromkeys(paths, decision.id)
-        life.flight = decision.id
+        life.launch(decision.id)
 
     def _next_goal(self, now: int) -> int:
         """The next instant at which a target begins or ends."""
@@ -314,13 +327,15 @@ class Workspace:
 
     # -- what a judgement reads --------------------------------------------------------------------------------------
 
-    def rows_at(self, depth: int) -> I64:
-        return self.facts.entities.at_depth(depth)
+    def rows_of(self, program: Program) -> I64:
+        """The entities of the program's platform and level."""
+        return self.existing(self.facts.entities.at_depth(program.depth), program)
 
-    def existing(self, rows: I64, depth: int) -> I64:
-        """Those of the rows that exist and are of this depth."""
+    def existing(self, rows: I64, program: Program) -> I64:
+        """Those of the rows that exist and are of the program's platform and level."""
         e = self.facts.entities
-        fitting: I64 = rows[(e.depth[rows] == depth) & (e.first_event[rows] != NEVER)]
+        of_platform = e.lineage[rows, 0] == e.row.get(program.platform, NOWHERE)
+        fitting: I64 = rows[of_platform & (e.depth[rows] == program.depth) & (e.first_event[rows] != NEVER)]
         return fitting
 
     def other_currencies(self, source: str, measure: str) -> list[int]:
@@ -332,36 +347,36 @@ class Workspace:
             known = self._currencies[source, measure] = len(self.facts.slot), others
         return known[1]
 
-    def targets_of(self, name: str, rows: I64, now: int) -> tuple[I64, Bools]:
-        """(micro-units, unknown) of each row: the deepest valid target on its lineage wins, then the later record."""
+    def targets_of(self, asked: TargetRef, rows: I64, now: int) -> tuple[I64, Bools]:
+        """(micro-units, unknown) of each row: the deepest valid target on its lineage wins, then the later record; of another unit it is unknown."""
         entities = self.facts.entities
         n = len(entities)
-        known = self._goals.get(name)
+        key = asked.name, asked.unit
+        known = self._goals.get(key)
         if known is None or known[0] != n:
-            known = self._goals[name] = n, self._levels(name, n, now)
-        amount = known[1][0][np.zeros(len(rows), np.int64)] if len(known[1][0]) else np.full(len(rows), NEVER)
-        for depth, goals in enumerate(known[1][1:]):
+            known = self._goals[key] = n, self._levels(asked, n, now)
+        default, levels = known[1]
+        amount = np.full(len(rows), default, np.int64)
+        for depth, goals in levels.items():
             above = entities.lineage[rows, depth]
-            deeper = np.where(above >= 0, goals[above], NEVER) if len(goals) else amount
+            deeper = np.where(above >= 0, goals[above], NEVER)
             amount = np.where(deeper != NEVER, deeper, amount)
-        return np.where(amount == NEVER, 0, amount), amount == NEVER
+        unknown = amount <= NOT_COMPARABLE
+        return np.where(unknown, 0, amount), unknown
 
-    def _levels(self, name: str, n: int, now: int) -> list[I64]:
-        """[the account's default] and then by depth the amount set for each row, NEVER for none."""
-        entities, levels = self.facts.entities, [np.full(1, NEVER)] + [np.zeros(0, np.int64)] * DEPTH
-        for path, many in self.targets.get(name, {}).items():
+    def _levels(self, asked: TargetRef, n: int, now: int) -> tuple[int, dict[int, I64]]:
+        """(the account's default, by depth the amount set for each row), NEVER for none."""
+        default, levels = NEVER, {}
+        for path, many in self.targets.get(asked.name, {}).items():
             valid = [t for t in many if t.valid_from <= now and not (t.valid_until and t.valid_until <= now)]
-            row = entities.row.get(path) if path else -1
-            if not valid or row is None:
+            if not valid:
                 continue
-            if row < 0:
-                levels[0][0] = valid[-1].amount
-                continue
-            depth = path.count("/") + 1
-            if not len(levels[depth]):
-                levels[depth] = np.full(n, NEVER)
-            levels[depth][row] = valid[-1].amount
-        return levels
+            amount = valid[-1].amount if valid[-1].unit == asked.unit else NOT_COMPARABLE
+            if not path:
+                default = amount
+            elif (row := self.facts.entities.row.get(path)) is not None:
+                levels.setdefault(path.count("/"), np.full(n, NEVER))[row] = amount
+        return default, dict(sorted(levels.items()))
 
     def canonical(self) -> list[Any]:
         path = self.facts.entities.path
