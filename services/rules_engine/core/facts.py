@@ -78,6 +78,7 @@ class Facts:
         self.newest: list[I64] = []  # by source: newest occurred_at or as_of of each account's row, clamped; 0 for never
         self.counts: Counter[str] = Counter()
         self.dirty: Bools = np.zeros(64, np.bool_)
+        self.latest = 0  # the largest stamp folded
         self._demanded = set(self.demand.measures)
         self._slots: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
         self._words: dict[str, int] = {}
@@ -114,6 +115,7 @@ class Facts:
         sizes = [len(b.event_id) for b in batches]
         if not sum(sizes):
             return
+        self.latest = max(self.latest, stamps[-1])
         events = self._events(stamps, batches, sizes)
         first = np.cumsum([0, *sizes])
         many = [len(b.amount) for b in batches]
@@ -283,8 +285,8 @@ class Facts:
         return row, landing, origin, amount, kept
 
     def _needed(self, row: I64, origin: I64) -> Bools:
-        """Which amounts some line of [since change] may still count."""
-        needed = np.zeros(len(row), np.bool_)
+        """Which amounts some line of [since change] counts, or one that is drawn from now on may."""
+        needed = origin >= self.latest
         lineage = self.entities.lineage[:, self.levels][row]
         for since in self.sinces.values():
             since.room(len(self.entities), len(self.slot))
@@ -297,13 +299,13 @@ class Facts:
     def since(self, born: int) -> Since:
         """The evidence sums of rules whose anchors took effect at this boundary."""
         if born not in self.sinces:
-            self.sinces[born] = Since(born)
-            self.sinces[born].room(len(self.entities), len(self.slot))
+            made = self.sinces[born] = Since(born)
+            made.room(len(self.entities), len(self.slot))
+            row, slot, origin, _, amount = self.history.every()
+            future = origin >= born  # a report row may be of an interval that has yet to begin
+            if future.any():
+                made.add(row[future], slot[future], origin[future], amount[future], self.entities.lineage[:, self.levels])
         return self.sinces[born]
-
-    def forget(self, borns: set[int]) -> None:
-        """Keeps only these."""
-        self.sinces = {b: s for b, s in self.sinces.items() if b in borns}
 
     def restart(self, row: int, changed: int) -> None:
         """Evidence of the row begins anew at a change."""

@@ -50,6 +50,11 @@ class History:
         self.sorted = table[:, np.argsort(table[ROW], kind="stable")]
         self.loose, self._waiting = [], 0
 
+    def every(self) -> I64:
+        """The whole table, (5, amounts)."""
+        self._merge()
+        return self.sorted
+
     def below(self, rows: I64) -> I64:
         """The table of these rows' own amounts, (5, amounts)."""
         self._merge()
