@@ -141,10 +141,14 @@ def try_(
     map: Annotated[list[str] | None, typer.Option(help="what a column means: --map date=Day --map spend=Cost")] = None,
 ) -> None:
     """Says before anything is switched on what a pack would do with an export: would act, hold, unknown, each with its reason."""
+    from rich.console import Console
+
     from services.rules_engine.language.pack import guards, load_pack
     from services.tryout import render, tryout
 
-    outcome = asyncio.run(tryout(load_pack(text_of(pack), str(pack)), exports, mapping(map), guards()))
+    checked = load_pack(text_of(pack), str(pack))
+    with Console(stderr=True).status("reading the export and replaying it ..."):
+        outcome = asyncio.run(tryout(checked, exports, mapping(map), guards()))
     say(render(outcome))
 
 

@@ -12,7 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import structlog
 import uvicorn
@@ -260,12 +260,12 @@ class _Server(uvicorn.Server):
 
 class LinkWanted(BaseModel):
     name: str = Field("you", max_length=100)
-    role: str = "admin"
+    role: Literal["viewer", "editor", "reviewer", "admin"] = "admin"
 
 
 class KeyWanted(BaseModel):
     name: str = Field(max_length=100)
-    role: str = "source"
+    role: Literal["source", "viewer", "editor", "reviewer", "admin"] = "source"
 
 
 class ImportWanted(BaseModel):

@@ -150,7 +150,7 @@ def resolve(workspace: Workspace, name: str) -> str | None:
     if name in paths:
         return name
     fitting = [p for p in paths if p.rpartition("/")[2] == name]
-    fitting += [workspace.facts.entities.path[r] for r, (_, called) in workspace.facts.attributes.get("name", {}).items() if called == name]
+    fitting += [workspace.facts.entities.path[r] for r in workspace.facts.attributes.having("name", name).tolist()]
     fitting = sorted(set(fitting))
     if len(fitting) > 1:
         raise Conflict(f"{len(fitting)} objects are called {name!r}: {', '.join(fitting[:5])}; give the path")

@@ -44,9 +44,11 @@ def sample(figures: Figures, program: Program) -> str:
 
 
 def amount(measure: Measure, micros: int) -> str:
-    """1,594 impressions; 12.50 EUR."""
-    currency = measure.name.partition("@")[2]
-    return money(micros / MILLION, currency) if currency else f"{number(micros / MILLION)} {noun(measure)}"
+    """1,594 impressions; 1 click; 0 purchases; 12.50 EUR."""
+    if currency := measure.name.partition("@")[2]:
+        return money(micros / MILLION, currency)
+    one = noun(measure).removesuffix("s")
+    return f"{number(micros / MILLION)} {one if micros == MILLION else one + 's'}"
 
 
 WORDS: dict[tuple[str, str], Callable[[Figures, Program], str]] = {
@@ -92,10 +94,10 @@ def unknowns(condition: Condition | None, judge: Judge, row: int) -> list[str]:
 
 def missing(e: Expression, judge: Judge, row: int) -> list[str]:
     match e:
-        case TargetRef(name) if judge.view.target(name, row) is None:
-            return [f"no target {name} is set for it"]
-        case AttributeRef(name) if judge.view.attribute(name, row) is None:
-            return [f"its {name} is not known"]
+        case TargetRef() if judge.value(e, row) is None:
+            return [f"no target {e.name} is set for it"]
+        case AttributeRef() if judge.value(e, row) is None:
+            return [f"its {e.name} is not known"]
         case MetricRef(index, window):
             return [text] if (text := uncounted(judge.metrics[index], window, judge, row)) else []
         case Arithmetic(_, left, right):

@@ -162,8 +162,15 @@ class Trial:
     def _story(self, decisions: list[Decision]) -> str:
         if not decisions:
             return "it decided nothing"
-        shown = [f"{d.kind}{f' by {chr(44).join(d.refusals)}' if d.refusals else ''} at {hours(d.now - self.start)}" for d in decisions[-4:]]
-        return "it was " + ", then ".join(shown)
+        return "it was " + ", then ".join(self._told(d) for d in decisions[-4:])
+
+    def _told(self, d: Decision) -> str:
+        at = hours(d.now - self.start)
+        if d.kind == "fired":
+            return f"fired ({json.loads(d.action)['do']}) at {at}"
+        names = list(d.refusals)
+        held = ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
+        return f"held by {held} from {at}" if held else f"clear at {at}"
 
 
 @dataclass(frozen=True, slots=True)

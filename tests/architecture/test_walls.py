@@ -53,3 +53,40 @@ def test_the_core_reads_no_clock_and_no_world(path: Path) -> None:
 )
 def test_the_wall_sees_a_planted_fault(planted: str) -> None:
     assert purity_faults(ast.parse(planted))
+
+
+SECRET_NAMES = ("digest", "mac", "signature", "secret", "key")
+
+
+def hasty_comparisons(tree: ast.AST) -> list[int]:
+    """The lines that compare a secret, or a hash made with one, in a time that depends on how much of it is right; a database looks up keyed hashes."""
+
+    def name(node: ast.AST) -> str:
+        node = node.func if isinstance(node, ast.Call) else node
+        return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+    def is_column(node: ast.AST) -> bool:
+        return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "c"
+
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq | ast.In | ast.NotIn) for op in node.ops):
+            sides = [node.left, *node.comparators]
+            if any(name(s).endswith(SECRET_NAMES) for s in sides) and not any(is_column(s) for s in sides):
+                lines.append(node.lineno)
+    return lines
+
+
+CHECKING_SECRETS = sorted(p for p in ROOT.glob("**/*.py") if "hmac" in p.read_text())
+
+
+@pytest.mark.parametrize("path", CHECKING_SECRETS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_secrets_are_compared_in_constant_time(path: Path) -> None:
+    assert hasty_comparisons(ast.parse(path.read_text())) == []
+
+
+def test_a_hasty_comparison_is_seen() -> None:
+    assert {"adapters/http/auth.py", "ingest/core/signature.py"} <= {str(p.relative_to(ROOT)) for p in CHECKING_SECRETS}
+    for planted in ("self._digest(x) == row.digest", "signature in given", "mac != other", "a.expected_digest() == b"):
+        assert hasty_comparisons(ast.parse(planted))
+    assert hasty_comparisons(ast.parse("links.c.digest == self._digest(x)")) == []

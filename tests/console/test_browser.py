@@ -6,16 +6,19 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.console.visiting import DEAR, seed
 from tests.e2e.running import Running, running
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+GIVEN_UP = "net::ERR_ABORTED"  # by the browser itself, when it leaves a page before the icon has come
 SEE_VIOLATIONS = "addEventListener('securitypolicyviolation', e => console.error('policy violated: ' + e.violatedDirective))"
 
 FAINT = """() => {  // texts whose contrast with what lies behind them is below 4.5 : 1
@@ -77,7 +80,7 @@ class World:
         page.on("console", lambda said: self.faults.append(f"{said.type}: {said.text}"))
         page.on("pageerror", lambda error: self.faults.append(f"error: {error}"))
         page.on("dialog", lambda dialog: self.faults.append(f"dialog: {dialog.message}"))
-        page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url}"))
+        page.on("requestfailed", lambda request: self.faults.append(f"failed: {request.url}: {request.failure}") if request.failure != GIVEN_UP else None)
         await page.goto(await self.r.trimtab.login(name, role))
         await page.wait_for_url("**/")
         yield page
@@ -89,10 +92,10 @@ class World:
         return [e["after"]["status"] for e in self.r.sandbox.applied() if e["path"] == path]
 
 
-@pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
+@asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
     path = chromium()
-    async with running(tmp_path) as r, async_playwright() as playwright:
+    async with running(folder) as r, async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         try:
             yield World(r, browser, *await seed(r))
@@ -100,15 +103,34 @@ async def w(tmp_path: Path) -> AsyncIterator[World]:
             await browser.close()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with world(tmp_path_factory.mktemp("shared")) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def still(shared: World) -> World:
+    """A world for tests that only look."""
+    return replace(shared, faults=[])
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def w(tmp_path: Path) -> AsyncIterator[World]:
+    """A world for one test that acts."""
+    async with world(tmp_path) as made:
+        yield made
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_every_page_reads_well_in_both_schemes_and_widths_without_a_fault(w: World, scheme: str) -> None:
-    ours = (f"/decisions/{w.paused['id']}?replay=yes", f"/decisions/{w.waiting['id']}")
+async def test_every_page_reads_well_in_both_schemes_and_widths_without_a_fault(still: World, scheme: str) -> None:
+    ours = (f"/decisions/{still.paused['id']}?replay=yes", f"/decisions/{still.waiting['id']}")
     addresses = ("/", "/?verify=yes", "/escalations", "/decisions", *ours, "/rules", "/rules/pause-weak")
-    async with w.person("admin", color_scheme=scheme) as page:
+    async with still.person("admin", color_scheme=scheme) as page:
         for width in (1280, 360):
             await page.set_viewport_size({"width": width, "height": 800})
             for address in (*addresses, "/login"):
-                answer = await page.goto(w.r.trimtab.url + address)
+                answer = await page.goto(still.r.trimtab.url + address)
                 assert answer is not None
                 assert answer.status == 200, address
                 assert await page.evaluate(FAINT) == [], (address, width)
@@ -116,23 +138,23 @@ async def test_every_page_reads_well_in_both_schemes_and_widths_without_a_fault(
                 assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), (address, width)
         ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert ground == {"light": "rgb(246, 247, 249)", "dark": "rgb(18, 21, 26)"}[scheme]
-    assert w.faults == []
+    assert still.faults == []
 
 
-async def test_the_browser_sees_a_planted_fault(w: World) -> None:
-    async with w.person() as page:
+async def test_the_browser_sees_a_planted_fault(still: World) -> None:
+    async with still.person() as page:
         await page.evaluate("document.body.append(Object.assign(document.createElement('script'), {text: 'alert(1)'}))")
         await page.evaluate("document.querySelector('h1').style.color = 'rgb(200, 200, 200)'")
         assert await page.evaluate(FAINT) == ["1.56: Overview"]
         await page.evaluate("document.querySelector('main').append(document.createElement('input'))")
         assert await page.evaluate(NAMELESS) == ["<input>"]
-    assert any("policy violated: script-src" in fault for fault in w.faults), w.faults
-    assert not any(fault.startswith("dialog") for fault in w.faults)
+    assert any("policy violated: script-src" in fault for fault in still.faults), still.faults
+    assert not any(fault.startswith("dialog") for fault in still.faults)
 
 
-async def test_a_login_link_works_once_in_a_browser(w: World) -> None:
-    link = await w.r.trimtab.login("rita", "reviewer")
-    first, second = await w.browser.new_context(), await w.browser.new_context()
+async def test_a_login_link_works_once_in_a_browser(still: World) -> None:
+    link = await still.r.trimtab.login("rita", "reviewer")
+    first, second = await still.browser.new_context(), await still.browser.new_context()
     page, late = await first.new_page(), await second.new_page()
     await page.goto(link)
     await page.wait_for_url("**/")
@@ -143,7 +165,7 @@ async def test_a_login_link_works_once_in_a_browser(w: World) -> None:
     assert "used or has expired" in await late.inner_text("main")
     await page.get_by_role("button", name="Log out").click()
     await page.wait_for_url("**/login")
-    answer = await page.goto(w.r.trimtab.url)
+    answer = await page.goto(still.r.trimtab.url)
     assert answer is not None
     assert answer.status == 401
 
@@ -220,24 +242,24 @@ async def test_two_reviewers_at_once_one_answers_and_the_other_is_told(w: World)
     assert [f for f in w.faults if "409" not in f] == []
 
 
-async def test_the_focus_is_always_to_be_seen(w: World) -> None:
-    async with w.person("admin") as page:
-        for address in ("/", "/escalations", f"/decisions/{w.paused['id']}"):
-            await page.goto(w.r.trimtab.url + address)
+async def test_the_focus_is_always_to_be_seen(still: World) -> None:
+    async with still.person("admin") as page:
+        for address in ("/", "/escalations", f"/decisions/{still.paused['id']}"):
+            await page.goto(still.r.trimtab.url + address)
             for _ in range(25):
                 await page.keyboard.press("Tab")
                 assert await page.evaluate(RINGLESS) == "", address
-        await page.goto(w.r.trimtab.url)
+        await page.goto(still.r.trimtab.url)
         await page.keyboard.press("Tab")
         assert await page.evaluate("document.activeElement.textContent") == "Skip to the content"
         await page.keyboard.press("Enter")
         assert await page.evaluate("document.activeElement.id") == "main"
 
 
-async def test_a_viewer_has_nothing_to_press_but_what_reads(w: World) -> None:
-    async with w.person("viewer", "vera") as page:
-        for address in ("/", "/escalations", f"/decisions/{w.paused['id']}"):
-            await page.goto(w.r.trimtab.url + address)
+async def test_a_viewer_has_nothing_to_press_but_what_reads(still: World) -> None:
+    async with still.person("viewer", "vera") as page:
+        for address in ("/", "/escalations", f"/decisions/{still.paused['id']}"):
+            await page.goto(still.r.trimtab.url + address)
             buttons = await page.get_by_role("button").all_inner_texts()
             assert set(buttons) <= {"Log out", "Verify the chain", "Replay"}, (address, buttons)
-    assert w.faults == []
+    assert still.faults == []

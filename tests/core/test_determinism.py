@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from services.kernel.decision import Decision
 from services.kernel.record import Clock, Record, Stamped, Tick
 from services.rules_engine.core.partition import Partition, demand_of
-from tests.core.world import DAY, GROUP, GUARDS, HOUR, MINUTE, START, World, batch, ctr_below, pause_rule
+from tests.core.world import DAY, GROUP, GUARDS, HOUR, MINUTE, START, World, asked, batch, ctr_below, pause_rule
 
 ADS = ("a", "b", "c")
 
@@ -142,11 +142,21 @@ def test_judging_every_boundary_says_the_same_as_skipping_the_no_ops(seed: int) 
 SCRIPT = "import sys; from tests.core.test_determinism import fingerprint; print(fingerprint(int(sys.argv[1])))"
 
 
+def crowd() -> list[Stamped[Record]]:
+    """Nine creatives that become weak at one boundary, of which two may go."""
+    world = World().activate(pause_rule(guards=(asked("keep_active", at_least=7, per="ad_group"),))).at(1)
+    for ad in "ihgfedcba":
+        world.report(ad, 1000, 1, status="active")
+    return world.at(1.1).tick().records
+
+
 def fingerprint(seed: int) -> str:
-    records = history(seed)
-    state = Partition(GUARDS, demand_of(records))
-    ids = [d.id + repr(d) for d in state.step(records)]
-    return "\n".join([*ids, state.digest()])
+    said: list[str] = []
+    for records in (history(seed), crowd()):
+        state = Partition(GUARDS, demand_of(records))
+        said += [d.id + repr(d) for d in state.step(records)]
+        said.append(state.digest())
+    return "\n".join(said)
 
 
 @pytest.mark.parametrize(("hash_seed", "zone"), [("0", "UTC"), ("1", "Asia/Tokyo"), ("4711", "America/St_Johns")])

@@ -175,3 +175,10 @@ def test_evidence_past_what_a_float_can_hold_is_exact() -> None:
         world.put(batch(event))
     [fired] = world.at(1.1).tick().decisions()
     assert (fired.readings[0].numerator, fired.readings[0].denominator) == ((1 << 53) + 1, 1 << 54)
+
+
+def test_a_record_stamped_back_is_as_late_as_the_latest_before_it() -> None:
+    """Its event belongs to the evidence since the change at 1.5 h, though the machine that stamped it stands at 1 h."""
+    world = World().activate(pause_rule()).at(1.5).change("a").at(2).tick().at(1)
+    event = {"id": "1", "path": f"{GROUP}/a", "at": START + 108 * MINUTE, "amounts": {"impressions": 10**9}, "attributes": {"status": "active"}}
+    assert world.put(batch(event)).at(3).tick().told() == [(2 + S, "a", "fired", ())]

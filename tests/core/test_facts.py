@@ -142,3 +142,25 @@ def test_an_id_is_known_until_the_period_after_its_own_ends() -> None:
     assert seen.accept(one, body, np.array([period * HORIZON]))[0].all()
     assert not seen.accept(one, body, np.array([(period + 2) * HORIZON - 1]))[0].any()
     assert seen.accept(one, body, np.array([(period + 2) * HORIZON]))[0].all()
+
+
+def test_an_amount_dated_ahead_lands_at_its_stamp(facts: Facts) -> None:
+    facts.fold([START + 5], [batch({"id": "1", "path": A, "at": START + 50 * MINUTE, "amounts": {"clicks": 7}})])
+    assert sums(facts, A, HOUR) == 7
+    facts.roll(START + HOUR + 2 * MINUTE)
+    assert sums(facts, A, HOUR) == 0
+
+
+def test_sums_past_what_a_float_can_hold_are_exact(facts: Facts) -> None:
+    for i, amount in enumerate((1 << 53, 1)):
+        facts.fold([START + 5], [batch({"id": f"{i}", "path": A, "at": START + 1, "amounts": {"clicks": amount}})])
+    assert sums(facts, A) == (1 << 53) + 1
+
+
+def test_a_delta_counts_for_seven_days_and_once(facts: Facts) -> None:
+    week = 7 * 24 * HOUR
+    for stamp in (START, START + week - 1, START + week):
+        facts.fold([stamp], [batch({"id": "1", "path": A, "at": START, "amounts": {"clicks": 7}})])
+    facts.fold([START + week], [batch({"id": "2", "path": A, "at": START, "amounts": {"clicks": 1}})])
+    facts.fold([START + week + 1], [batch({"id": "3", "path": A, "at": START, "amounts": {"clicks": 1}})])
+    assert {n: facts.counts[n] for n in ("accepted", "duplicate", "late")} == {"accepted": 2, "duplicate": 2, "late": 1}

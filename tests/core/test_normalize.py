@@ -281,6 +281,11 @@ def test_a_batch_says_exactly_what_its_events_say() -> None:
     assert (made.event_id.dtype, made.entity.dtype) == (np.dtype(np.int64), np.dtype(np.uint32))
 
 
+def test_one_id_of_two_sources_is_two_events() -> None:
+    made = columns.batch("acme", [read(source="shop"), read(source="crm"), read(source="shop")])
+    assert len({row.tobytes() for row in made.event_id}) == 2
+
+
 def test_no_event_and_many_events_make_records_of_bounded_size() -> None:
     assert list(columns.batches("acme", [])) == []
     assert [len(b.event_id) for b in columns.batches("acme", [read()] * 2500)] == [1000, 1000, 500]

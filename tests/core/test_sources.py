@@ -19,7 +19,7 @@ import services.ingest.sources as folder
 from services.ingest.core import cloudevent, columns, reading, report, strict_json
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Context
-from services.ingest.core.signature import standard_webhooks
+from services.ingest.core.signature import matches, standard_webhooks
 from services.ingest.core.source import Delivery, Item, Rejection, Reporter, Webhook
 from services.ingest.http import time_zone
 from services.ingest.sources.hubspot import decoded
@@ -215,6 +215,21 @@ def test_a_signature_header_sent_twice_with_two_values_is_refused(name: str) -> 
     with pytest.raises(Unauthorized) as refused:
         SOURCES[name].verify(replace(good, headers=(*good.headers, (header, value + "x"))), [SECRET], WALL)
     assert refused.value.reason == "ambiguous_header"
+
+
+class Watched(str):
+    """A text that tells who compares it letter by letter."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("compared with ==, which takes longer the more of it is right")
+
+
+def test_signatures_are_compared_in_constant_time() -> None:
+    matches(["wrong", "right"], [Watched("right")])
+    with pytest.raises(Unauthorized):
+        matches(["right"], [Watched("wrong"), Watched("")])
 
 
 def test_a_search_among_many_signatures_is_cut_short() -> None:

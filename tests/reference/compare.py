@@ -17,7 +17,7 @@ from typing import Any
 
 from services.kernel.decision import Decision
 from services.kernel.record import Activation, EventBatch, Record, Stamped
-from services.rules_engine.core.partition import Partition, demand_of
+from services.rules_engine.core.partition import Partition, demand_of, skips_of
 from services.rules_engine.core.program import Program
 from tests.core.world import GUARDS
 from tests.reference.evaluator import evaluate
@@ -31,11 +31,11 @@ NEAR = 1e-9  # of log E: the engine reckons it in floats
 
 
 def in_one_piece(records: Sequence[Stamped[Record]], rng: random.Random) -> list[Decision]:
-    return Partition(GUARDS, demand_of(records)).step(records)
+    return Partition(GUARDS, demand_of(records), skips_of(records)).step(records)
 
 
 def in_pieces(records: Sequence[Stamped[Record]], rng: random.Random) -> list[Decision]:
-    partition, decisions, rest = Partition(GUARDS, demand_of(records)), [], list(records)
+    partition, decisions, rest = Partition(GUARDS, demand_of(records), skips_of(records)), [], list(records)
     while rest:
         cut = rng.choice([1, 1, 2, 5, 20])
         decisions += partition.step(rest[:cut])
@@ -45,10 +45,11 @@ def in_pieces(records: Sequence[Stamped[Record]], rng: random.Random) -> list[De
 
 def as_a_worker(records: Sequence[Stamped[Record]], rng: random.Random) -> list[Decision]:
     """One record at a time, rebuilt from the beginning whenever an activation needs more than is kept."""
-    partition, decisions = Partition(GUARDS), []
+    skipped = skips_of(records)
+    partition, decisions = Partition(GUARDS, None, skipped), []
     for i, stamped in enumerate(records):
         if (demand := partition.lacks(stamped.record)) is not None:
-            partition = Partition(GUARDS, demand)
+            partition = Partition(GUARDS, demand, skipped)
             partition.step(records[:i])
         decisions += partition.step([stamped])
     return decisions

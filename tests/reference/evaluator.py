@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -267,6 +268,7 @@ class Workspace:
     landings: list[int] = field(default_factory=list)  # every instant that an amount landed on, sorted
     totals: dict[tuple[object, ...], int | None] = field(default_factory=dict)  # of the boundary being judged
     flights: dict[str, Flight] = field(default_factory=dict)
+    met: Counter[str] = field(default_factory=Counter)  # what has happened to it, for those who ask whether a log says anything
 
     # ------------------------------------------------------------------------------------------------------------ absorbing
 
@@ -286,18 +288,22 @@ class Workspace:
             case Change():
                 self.changes.setdefault(record.path, []).append(Changed(min(record.occurred_at, stamp), ours=False))
 
+    def meets(self, what: str) -> None:
+        self.met[what] += 1
+
     def absorb_event(self, event: Event, stamp: int) -> None:
         period = stamp // HORIZON
         known = self.seen.get(event.id)
-        if known is not None and period <= known + 1:
-            return  # the first in log order counts
         if event.occurred_at > stamp + HOUR:
-            return  # from the future
+            return self.meets("set aside: ahead")
         if any(abs(micros) > LARGEST_AMOUNT for _, micros in event.amounts):
-            return
+            return self.meets("set aside: huge")
         if event.amounts and not event.is_snapshot and event.occurred_at < stamp - HORIZON:
-            return  # a duplicate of it might have been forgotten
+            return self.meets("set aside: late")  # a duplicate of it might have been forgotten
+        if known is not None and period <= known + 1:
+            return self.meets("duplicate")  # the first in log order counts
         self.seen[event.id] = period
+        self.meets("accepted again after the horizon" if known is not None else "accepted")
         occurred_at = min(event.occurred_at, stamp)
         for path in ancestors(event.path):
             self.exists_since.setdefault(path, stamp)
@@ -314,9 +320,12 @@ class Workspace:
     def absorb_reading(self, event: Event, measure: str, micros: int, stamp: int) -> None:
         kept = self.rows.get((event.row, measure), Row(0, 0, event.path))
         if event.as_of <= kept.as_of:
-            return
+            return self.meets("row: outdated")
+        self.meets("row: " + ("new" if not kept.as_of else "restated" if kept.path == event.path else "restated elsewhere"))
         self.rows[event.row, measure] = Row(event.as_of, micros, kept.path)
-        at = stamp if stamp < event.interval_end else event.interval_end - 1
+        is_open = stamp < event.interval_end
+        self.meets("row: open" if is_open else "row: closed")
+        at = stamp if is_open else event.interval_end - 1
         self.add(kept.path, event.source, measure, Amount(at, event.interval_start, micros - kept.micros))
 
     def add(self, path: str, source: str, measure: str, amount: Amount) -> None:
@@ -334,6 +343,7 @@ class Workspace:
         same = (record.rule_id, record.state)
         self.announced = [a for a in self.announced if a.version != record.version and (a.rule_id, a.state) != same]
         if record.state == "retired":
+            self.meets("version: retired")
             self.remove(record.version)
         else:
             self.announced.append(record)
@@ -346,9 +356,12 @@ class Workspace:
                 raise ValueError(f"the program's interval is {program.interval}, the log is judged at {interval}")
             key = (activation.rule_id, activation.state)
             if key in self.rules and self.rules[key].version == activation.version:
-                continue  # it stands already
+                self.meets("version: stands already")
+                continue
+            self.meets("version: moves" if any(r.version == activation.version for r in self.rules.values()) else "version: new")
             self.remove(activation.version)
             if key in self.rules:
+                self.meets("version: replaces")
                 self.remove(self.rules[key].version)
             self.rules[key] = Rule(activation.rule_id, activation.version, activation.state, program, program.anchor)
 
@@ -364,11 +377,14 @@ class Workspace:
                 value = int(record.value) if re.fullmatch("-?[0-9]+", record.value) else record.value
                 self.set_attribute(record.path, record.action, value, stamp)
         if record.status in TERMINAL and record.decision_id in self.flights:
+            self.meets(f"ended: {record.status}")
             self.land(record.decision_id, spends=record.status in SPENDING)
 
     def land(self, decision_id: str, *, spends: bool) -> None:
         flight = self.flights.pop(decision_id)
         flight.life.waits_for = ""
+        if flight.stretch != flight.life.stretch:
+            self.meets("ended: after its cause")
         if spends:
             flight.life.spent = flight.stretch
 
@@ -379,8 +395,9 @@ class Workspace:
         now = k * interval
         before = self.standing()
         self.totals.clear()
-        for decision_id in [i for i, f in self.flights.items() if now >= f.deadline]:
+        for decision_id, flight in [(i, f) for i, f in self.flights.items() if now >= f.deadline]:
             self.land(decision_id, spends=True)  # a deadline counts as unknown
+            self.meets("ended: deadline of an escalation" if flight.deadline > flight.decision.valid_until else "ended: deadline")
         for rule in self.rules.values():
             self.starts.setdefault((rule.id, rule.anchor), now)
         candidates: list[Candidate] = []
@@ -417,7 +434,9 @@ class Workspace:
         if life.phase == "on":
             is_over = (truth is False) if program.clear is None else (sides[0].truth(program.clear) is True)
             if is_over or not in_scope:
-                if life.emitted is not None and not life.waits_for:
+                if life.waits_for:
+                    self.meets("off while waiting")
+                elif life.emitted is not None:
                     emitted.append(self.decision(rule, path, k, now, "cleared", None, simulated))
                 life.phase, life.emitted = "idle", None
                 return
@@ -633,6 +652,8 @@ class Workspace:
             total = sum(a.micros for a in self.counted(rule, path, measure, window, now))
             mixed = any(sum(a.micros for a in self.counted(rule, path, other, window, now)) != 0 for other in self.in_other_currencies(measure))
             self.totals[key] = total if 0 <= total <= LARGEST_SUM and not mixed else None
+            if self.totals[key] is None:
+                self.meets("unknown: currencies" if mixed else "unknown: negative" if total < 0 else "unknown: past 2^62")
         return self.totals[key]
 
     def in_other_currencies(self, measure: Measure) -> set[Measure]:

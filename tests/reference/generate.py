@@ -103,10 +103,12 @@ class Rules:
     def program(self, name: str) -> Program:
         rng = self.rng
         self.metrics = []
-        pair = rng.random() < 0.2
-        evident = rng.random() < 0.5
+        pair = rng.random() < 0.3
+        evident = rng.random() < (0.2 if pair else 0.5)
         when = self.condition(evident)
         to = self.condition(evident) if pair else None
+        if pair and rng.random() < 0.7:
+            when, to = self.amount(), self.amount() if rng.random() < 0.6 else self.condition(evident)
         depth = rng.choice([4, 4, 4, 3, 2]) if not pair else rng.choice([4, 2])
         where = rng.choice([self.active(), self.active(), None, self.attributes()])
         unless = self.attributes() if rng.random() < 0.2 else None
@@ -127,7 +129,7 @@ class Rules:
             hold=rng.choice([0, 0, 0, self.interval, MINUTE, 15 * MINUTE, 2 * HOUR]), metrics=tuple(self.metrics), minimums=minimums, guards=asked, lag=lag,
             action=action, approve=rng.choice([Approval(False, -1, "", 4 * HOUR, ""), Approval(True, -1, "lead", 4 * HOUR, "leave as is"),
             Approval(False, 100 * MICRO, "", HOUR, "leave as is")]), risk="medium", priority=rng.choice([0, 0, 0, -1, 1]),
-            valid_for=rng.choice([15 * MINUTE, 15 * MINUTE, MINUTE, HOUR]), panes=panes, interval=self.interval, coefficients=coefficients,
+            valid_for=rng.choice([15 * MINUTE, 15 * MINUTE, MINUTE, HOUR, 6 * HOUR]), panes=panes, interval=self.interval, coefficients=coefficients,
             offsets=zone_rules(self.zone) if self.zone != "UTC" else (), source="",
         )  # fmt: skip
 
@@ -182,6 +184,9 @@ class Rules:
             case 3:
                 return And((Or((self.leaf(), Not(self.leaf()))), self.leaf()))
         return self.leaf()
+
+    def amount(self) -> Compare:
+        return self.claim(self.rng.choice(["spend", "clicks", "impressions"]), None)
 
     def claim(self, name: str, window: int | None, against: bool = False) -> Compare:
         rng = self.rng
@@ -276,10 +281,10 @@ class Rules:
             "min_runtime": {"at_least": rng.choice([0, MINUTE, HOUR, DAY])},
             "fresh": {"within": rng.choice([MINUTE, HOUR, 3 * HOUR])},
             "cooldown": {"after": rng.choice(["any change", "any change", "own change"]), "for": rng.choice([MINUTE, HOUR, 6 * HOUR, DAY])},
-            "keep_active": {"at_least": rng.choice([1, 1, 2, 3]), "per": rng.choice(["ad_group", "campaign", "account", "creative"][4 - depth :])},
+            "keep_active": {"at_least": rng.choice([1, 1, 1, 2]), "per": rng.choice(["ad_group", "campaign", "account", "creative"][4 - depth :])},
             "status": {},
         }
-        names = rng.sample(sorted(every), rng.choice([0, 0, 1, 1, 2, 3, 6]))
+        names = rng.sample(sorted(every), rng.choice([0, 1, 1, 2, 2, 3, 6]))
         asked = {name: every[name] for name in names}
         if evident:
             asked["confidence"] = {
@@ -381,11 +386,12 @@ class Writer:
         if rng.random() < 0.1:
             self.put(Clock(True, self.now))
         for name in self.names:
-            for i in range(rng.choice([1, 2, 3, 4])):
-                self.activate(name, f"rule-{'abcd'[i]}")
+            for i in range(rng.choice([2, 3, 4, 5])):
+                self.activate(name, f"rule-{'abcde'[i]}")
             self.open(name)
         for _ in range(self.rounds):
-            self.move()
+            if not (self.waiting() and rng.random() < 0.4):
+                self.move()
             self.step()
         for offset in sorted(self.poisoned):
             if offset < len(self.records):
@@ -418,19 +424,22 @@ class Writer:
             case "hour":
                 self.now += rng.choice([15 * MINUTE, HOUR, 3 * HOUR, 6 * HOUR]) if not self.brief else MINUTE
             case "long" if not self.brief:
-                self.now += rng.choice([DAY, DAY, 2 * DAY, 7 * DAY, 8 * DAY, 15 * DAY])
+                self.now += rng.choice([DAY, DAY, 2 * DAY, 7 * DAY, 8 * DAY, 15 * DAY] if not self.ages or self.interval == HOUR else [DAY, 2 * DAY])
 
     # -- records -----------------------------------------------------------------------------------------------------
 
     def step(self) -> None:
         rng = self.rng
         workspace = rng.choice(self.names)
+        if (waiting := self.waiting()) and rng.random() < 0.35:
+            self.outcome(rng.choice(waiting).workspace)
+            return
         kinds: dict[Callable[[str], None], int] = {
             self.deliver: 34,
             self.restate: 12,
             self.again: 5,
-            self.outcome: 16,
-            self.change: 5,
+            self.outcome: 8,
+            self.change: 7,
             self.target: 5,
             self.edit: 4,
             self.ready: 3,
@@ -438,6 +447,9 @@ class Writer:
             self.step_back: 3,
         }
         rng.choices(list(kinds), list(kinds.values()))[0](workspace)
+
+    def waiting(self) -> list[Decision]:
+        return [f.decision for w in self.told.workspaces.values() for f in w.flights.values()]
 
     def tick(self, workspace: str) -> None:
         self.put(Tick())
@@ -457,7 +469,7 @@ class Writer:
         event: dict[str, Any] = {"id": f"e{len(self.events)}", "path": path, "at": at, "amounts": self.amounts(), "attributes": self.described()}
         event["source"] = path.split("/")[0]
         if rng.random() < 0.25:
-            event["amounts"], event["source"] = {PURCHASE: rng.choice([1, 1, 2, -1]) * MICRO}, rng.choice([WEB, path.split("/")[0]])
+            event["amounts"], event["source"] = {PURCHASE: rng.choice([1, 1, 1, 2, 2, 3, -1]) * MICRO}, rng.choice([WEB, path.split("/")[0]])
         return event
 
     def amounts(self) -> dict[str, int]:
@@ -468,11 +480,11 @@ class Writer:
         amounts = {"impressions": shown * MICRO, "clicks": rng.choice([0, 0, shown // 1000 * 2, shown // 250, shown // 125, shown // 100, shown // 20]) * MICRO}
         if rng.random() < 0.7:
             amounts[f"spend@{self.rules.currency}"] = rng.choice([0, 1, 5, 10, 10, 30, 90, 500]) * MICRO + rng.choice([0, 0, 1, -1])
-        if rng.random() < 0.03:
+        if rng.random() < 0.006:
             amounts["spend@GBP"] = rng.choice([1, 1, -1]) * MICRO
-        if rng.random() < 0.06:
+        if rng.random() < 0.04:
             name = rng.choice(sorted(amounts))
-            amounts[name] = rng.choice([-amounts[name], -MICRO, 2**53, 2**53 + 1, -(2**53) - 1])
+            amounts[name] = rng.choice([-amounts[name] // 2, -MICRO, 2**53, 2**53 + 1, -(2**53) - 1])
         return {m: a for m, a in amounts.items() if a or rng.random() < 0.3}
 
     def described(self) -> dict[str, str | int]:

@@ -110,7 +110,7 @@ class Up:
         return self.process.returncode, rest
 
 
-def until(ask: Callable[[], T | None], seconds: float = 20) -> T:
+def until(ask: Callable[[], T | None], seconds: float = 60) -> T:
     """What `ask` answers once it answers something."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

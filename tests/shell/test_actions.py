@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Broken, Verified
 from services.actions.store import decision as stored
-from services.actions.tables import attempts, escalations, in_flight, parked
+from services.actions.tables import attempts, decisions, escalations, in_flight, parked
 from services.actions.worker import Rules, by_platform
 from services.kernel.errors import Conflict, Misconfigured, NotFound, RejectedInput
 from services.kernel.ids import digest
@@ -92,6 +93,16 @@ async def test_a_decision_delivered_again_acts_once(w: World) -> None:
     await w.settle()
     assert w.platform.journal == [(AD, "status", "paused")]
     assert len(w.outcomes()) == 1
+
+
+async def test_the_database_itself_keeps_a_decision_once(w: World) -> None:
+    await w.decide(a_decision())
+    await w.service.step()
+    async with w.database.reading() as connection:
+        row = (await connection.execute(select(decisions))).one()._mapping
+    with pytest.raises(IntegrityError):
+        async with w.database.writing() as tx:
+            await tx.execute(decisions.insert().values({name: value for name, value in row.items() if name != "position"}))
 
 
 async def test_one_id_with_two_contents_is_parked_and_counted(w: World) -> None:

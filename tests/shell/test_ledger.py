@@ -204,3 +204,4 @@ def test_every_field_is_under_the_hash() -> None:
     for name, value in asdict(entry).items():
         changed = replace(entry, **{name: value + 1 if isinstance(value, int) else value + "x"})
         assert isinstance(verify("main", [changed], head), Broken), name
+        assert name == "hash" or changed.expected_hash() != entry.hash, name

@@ -55,7 +55,8 @@ class Attributes:
 
     def say(self, name: str, row: int, when: int, value: str | int, rows: int) -> None:
         text, number = (self.word(value), 0) if isinstance(value, str) else (0, value)
-        self.put(name, *(np.array([x], np.int64) for x in (row, when, text, number)), rows)
+        at, of, said, amount = (np.array([x], np.int64) for x in (row, when, text, number))
+        self.put(name, at, of, said, amount, rows)
 
     def value(self, name: str, row: int) -> str | int | None:
         """The last known value, or None where it was never seen."""

@@ -51,9 +51,12 @@ class Cells:
             for name, p in self.workspace.guards[asked.guard].parameters.items()
             if p.kind == "duration"
         ]
+        instants = [self.since, self.first_event, self.changed_at, self.changed_by_us_at]
+        if self.shape.rules[0].sources:  # where none is read, nothing grows old
+            instants.append(self.freshest)
         soonest = 0
         for duration in durations:
-            for instant in (self.since, self.first_event, self.freshest, self.changed_at, self.changed_by_us_at):
+            for instant in instants:
                 for t in (instant + duration, instant + duration + 1):
                     later = t[t > self.now]
                     if len(later):
@@ -76,7 +79,8 @@ class Cells:
 
     @property
     def first_event(self) -> I64:
-        return self.facts.entities.first_event[self.rows]
+        first: I64 = self.facts.entities.first_event[self.rows]
+        return first
 
     @property
     def freshest(self) -> I64:
@@ -86,7 +90,8 @@ class Cells:
         if not sources:
             return np.full(len(self.rows), self.now, np.int64)
         heard = [np.zeros(len(self.rows), np.int64) if (i := self.facts.sources.get(s)) is None else self.facts.newest[i][account] for s in sources]
-        return np.minimum.reduce(heard)
+        stalest: I64 = np.minimum.reduce(heard)
+        return stalest
 
     @property
     def changed_at(self) -> I64:
@@ -99,12 +104,14 @@ class Cells:
     def has_status(self, status: str) -> Bools:
         """Whether the status is known to be this; unknown is none."""
         is_it, unknown = self.view.attributes_of("status", self.rows, status)
-        return (is_it == 1) & ~unknown
+        known: Bools = (is_it == 1) & ~unknown
+        return known
 
     @property
     def status_known(self) -> Bools:
         seen, word, _ = self.facts.attributes.take("status", self.rows)
-        return seen & (word != 0) & (word != self.facts.attributes.vocabulary.get("", -1))
+        known: Bools = seen & (word != 0) & (word != self.facts.attributes.vocabulary.get("", -1))
+        return known
 
     def sample(self, i: int) -> tuple[I64, Bools, I64]:
         """(counted, unknown, least) of the i-th minimum, micro-units."""

@@ -397,7 +397,9 @@ class Judgement:
 
     def _wake(self, rule: Running, sides: list[Circumstance]) -> int:
         """The next instant at which a guard that compares now with a known instant plus one of its durations may answer differently."""
-        instants = {t for c in sides for t in (c.since, c.first_event, c.freshest, c.changed_at, c.changed_by_us_at)}
+        instants = {t for c in sides for t in (c.since, c.first_event, c.changed_at, c.changed_by_us_at)}
+        if rule.sources:  # where none is read, nothing grows old
+            instants |= {c.freshest for c in sides}
         kinds = [(a, n, p.default) for a in rule.program.guards for n, p in self.workspace.guards[a.guard].parameters.items() if p.kind == "duration"]
         durations = {a.integer(name, default if isinstance(default, int) else 0) for a, name, default in kinds}
         return min((t for i in instants for d in durations for t in (i + d, i + d + 1) if t > self.now), default=0)

@@ -12,15 +12,15 @@ from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.program import canonical
 from services.rules_engine.core.workspace import Workspace
 
-
 NEVER = 1 << 62
 
 
 class Partition:
     """`now` is engine time: the largest stamp so far. Workspaces are independent of one another."""
 
-    def __init__(self, guards: dict[str, Guard], demand: Demand | None = None) -> None:
+    def __init__(self, guards: dict[str, Guard], demand: Demand | None = None, skipped: frozenset[int] = frozenset()) -> None:
         self.guards, self.demand = guards, demand or Demand()
+        self.skipped = skipped  # offsets of poisoned records: they move time and say nothing
         self.workspaces: dict[str, Workspace] = {}
         self.now, self.offset, self.simulated = 0, 0, False
         self._soon = 0  # the instant of the next boundary of any workspace
@@ -36,7 +36,9 @@ class Partition:
                     decisions += self.workspaces[name].advance(self.now)
                 self._soon = self._next()
             record = stamped.record
-            if isinstance(record, EventBatch):
+            if stamped.offset in self.skipped:
+                pass
+            elif isinstance(record, EventBatch):
                 self._workspace(record.workspace).take(self.now, record)
             else:
                 self._apply(record)
@@ -78,6 +80,11 @@ class Partition:
         """A hash of the state, free of layout: neither row order nor array sizes show."""
         state = [self.now, self.simulated, [[name, self.workspaces[name].canonical()] for name in sorted(self.workspaces)]]
         return blake2b(canonical(state).encode(), digest_size=16).hexdigest()
+
+
+def skips_of(records: Sequence[Stamped[Record]]) -> frozenset[int]:
+    """The offsets that skip records of this stretch of log name, wherever they stand."""
+    return frozenset(s.record.offset for s in records if isinstance(s.record, Skip))
 
 
 def demand_of(records: Sequence[Stamped[Record]]) -> Demand:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.kernel.record import I64
-from services.rules_engine.core.program import And, Compare, Condition, Not, Number, Or, Program
+from services.rules_engine.core.program import And, Compare, Condition, Not, Number, Or
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.truth import MIRRORED_OPERATORS, NEGATED, OPERATORS, TRUE, UNKNOWN, Bools, Floats, Judge, Truth, near
 
@@ -138,7 +138,8 @@ class Shape:
         for place, rule in enumerate(rules):
             rule.shape, rule.place = self, place
             for subject, life in rule.lives.items():
-                self.enter(subject, place, life.on and not life.flight and not life.spent, life.since + rule.program.hold if life.since >= 0 and not life.on else -1)
+                due = life.since + rule.program.hold if life.since >= 0 and not life.on else -1
+                self.enter(subject, place, life.on and not life.flight and not life.spent, due)
 
     # -- cells -------------------------------------------------------------------------------------------------------
 

@@ -141,8 +141,8 @@ class Judge:
             case AttributeRef(name, unit) if unit != "text":
                 return micro_column(*self.view.attributes_of(name, rows, None))
             case Arithmetic(op, left, right):
-                a, b = self.column(left, rows), self.column(right, rows)
-                return None if a is None or b is None else combined(op, a, b)
+                first, second = self.column(left, rows), self.column(right, rows)
+                return None if first is None or second is None else combined(op, first, second)
         return None
 
     def _metric(self, index: int, window: int, rows: I64) -> Column:

@@ -64,7 +64,7 @@ class Panes:
         """One part of summed cells instead of many: memory is what happened."""
         parts = self.parts[pane]
         if len(parts) > 1:
-            parts[:] = [total(*(np.concatenate([p[i] for p in parts]) for i in (0, 1)), rows)]
+            parts[:] = [total(np.concatenate([c for c, _ in parts]), np.concatenate([a for _, a in parts]), rows)]
         return parts[0]
 
 

@@ -18,9 +18,9 @@ from services.kernel.record import I64, Activation, Change, EventBatch, Outcome,
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.entities import NEVER
 from services.rules_engine.core.facts import Facts
-from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.judgement import Candidate, Judgement
+from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.lifecycle import SPENDING, TERMINAL, Life
 from services.rules_engine.core.program import Program, TargetRef
 from services.rules_engine.core.running import Running, Subject
@@ -366,7 +366,8 @@ class Workspace:
 
     def _levels(self, asked: TargetRef, n: int, now: int) -> tuple[int, dict[int, I64]]:
         """(the account's default, by depth the amount set for each row), NEVER for none."""
-        default, levels = NEVER, {}
+        default = NEVER
+        levels: dict[int, I64] = {}
         for path, many in self.targets.get(asked.name, {}).items():
             valid = [t for t in many if t.valid_from <= now and not (t.valid_until and t.valid_until <= now)]
             if not valid:

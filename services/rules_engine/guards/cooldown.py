@@ -35,7 +35,8 @@ class Cooldown:
     def refuses(self, cells: Cells) -> Bools:
         own = cells.words(self.name, "after", "any change") == "own change"
         when = np.where(own, cells.changed_by_us_at, cells.changed_at)
-        return (when != 0) & (cells.now - when < cells.parameter(self.name, "for"))
+        refused: Bools = (when != 0) & (cells.now - when < cells.parameter(self.name, "for"))
+        return refused
 
 
 GUARD = Cooldown()

@@ -25,7 +25,9 @@ class Fresh:
         return Verdict(self.name, "" if age <= within else "stale", (("age", age), ("source", of.stalest), ("within", within)))
 
     def refuses(self, cells: Cells) -> Bools:
-        return (cells.freshest == 0) | (cells.now - cells.freshest > cells.parameter(self.name, "within"))
+        freshest = cells.freshest
+        refused: Bools = (freshest == 0) | (cells.now - freshest > cells.parameter(self.name, "within"))
+        return refused
 
 
 GUARD = Fresh()

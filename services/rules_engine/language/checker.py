@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
+from services.rules_engine.core.judgement import window_text
 from services.rules_engine.core.metric import MONEY, OF_CONVERSION, Definition
 from services.rules_engine.core.program import (
     And,
@@ -28,6 +30,7 @@ from services.rules_engine.language.problem import nearest
 ATTRIBUTES = {"status": "text", "label": "text", "objective": "text", "name": "text", "learning_phase": "text", "daily_budget": "money", "bid": "money"}
 WINDOWS = "[24h], [7d], [90m] or [since change]"
 SHORTEST, LONGEST = 60_000_000, 90 * 86_400_000_000
+LARGEST, FINEST = Fraction(1 << 53, 1_000_000), 1_000_000_000  # of a number as written: an amount's largest, and one part in so many
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,13 +83,24 @@ class Checker:
                 return And(good) if word == "and" else Or(good)
 
     def _comparison(self, c: Comparison, text: str, attributes_only: bool) -> Compare | None:
+        if self._unquoted(c.left, c.right) or self._unquoted(c.right, c.left):
+            return None
         left, right = self._term(c.left, attributes_only), self._term(c.right, attributes_only)
         if left is None or right is None:
             return None
         (a, a_unit), (b, b_unit) = left, right
         if not self._comparable(c, a, a_unit, b, b_unit):
             return None
-        return Compare(c.op, a, b, " ".join(text[c.span.start : c.span.end].split()))
+        return Compare(c.op, a, b, f"{written(a)} {c.op} {written(b)}")
+
+    def _unquoted(self, term: Term, other: Term) -> bool:
+        """status = active: the author means the text."""
+        if not (isinstance(term, Name) and isinstance(other, Name) and ATTRIBUTES.get(other.name) == "text"):
+            return False
+        if term.name in ATTRIBUTES or term.name in self.definitions or term.window is not None:
+            return False
+        self.report(term.span, f"there is no metric or attribute {term.name!r}", f'texts stand in double quotes: "{term.name}"')
+        return True
 
     def _comparable(self, c: Comparison, a: Expression, a_unit: str, b: Expression, b_unit: str) -> bool:
         if "text" in (a_unit, b_unit):
@@ -121,11 +135,14 @@ class Checker:
 
     def _term(self, term: Term, attributes_only: bool) -> tuple[Expression, str] | None:
         match term:
-            case Literal(value, unit, text, span):
+            case Literal(value, unit, _, span):
+                if value > LARGEST or (value * FINEST).denominator != 1:
+                    self.report(span, "this number is too large, or finer than a billionth", f"at most {int(LARGEST):,}")
+                    return None
                 if unit not in ("ratio", "count", self.currency):
                     self.report(span, f"this account reckons in {self.currency}, not in {unit}", f"write it in {self.currency}")
                     return None
-                return Number(value.numerator, value.denominator, unit, text), unit
+                return Number(value.numerator, value.denominator, unit, spelling(value, unit)), unit
             case Quoted(value):
                 return Text(value), "text"
             case Goal(name, span):
@@ -157,13 +174,13 @@ class Checker:
             self.report(term.span, f"{term.name} is a metric; `where` and `except` read attributes", "put it into `when`")
             return None
         metric = self._resolve(definition, term)
-        if metric is None or not self._has_window(term):
+        if metric is None:
             return None
-        assert term.window is not None
+        self._check_window(term)
         if metric not in self.metrics:
             self.metrics.append(metric)
             self.used[metric.name] = definition
-        return MetricRef(self.metrics.index(metric), term.window, metric.name), metric.unit
+        return MetricRef(self.metrics.index(metric), term.window or 0, metric.name), metric.unit
 
     def _attribute(self, term: Name) -> tuple[Expression, str] | None:
         if term.window is not None or term.of:
@@ -173,14 +190,12 @@ class Checker:
         unit = self.currency if kind == "money" else kind
         return AttributeRef(term.name, unit), unit
 
-    def _has_window(self, term: Name) -> bool:
+    def _check_window(self, term: Name) -> None:
+        of = f"({term.of})" if term.of else ""
         if term.window is None:
-            self.report(term.span, f"over which time? {term.name} needs a window", f"write {term.name}{f'({term.of})' if term.of else ''} and then {WINDOWS}")
-            return False
-        if term.window and not SHORTEST <= term.window <= LONGEST:
+            self.report(term.span, f"over which time? {term.name} needs a window", f"write {term.name}{of} and then {WINDOWS}")
+        elif term.window and not SHORTEST <= term.window <= LONGEST:
             self.report(term.span, "a window is at least one minute and at most 90 days wide", WINDOWS)
-            return False
-        return True
 
     def _resolve(self, definition: Definition, term: Name) -> Metric | None:
         if definition.takes_conversion and not term.of:
@@ -217,16 +232,59 @@ class Checker:
         if left is None or right is None:
             return None
         (a, a_unit), (b, b_unit) = left, right
-        unit = combined(term.op, a_unit, b_unit)
+        halved = term.op == "/" and b_unit == "count" and constant(b) is not None and a_unit != "text"
+        unit = a_unit if halved else combined(term.op, a_unit, b_unit)
         if unit is None:
             self.report(
                 term.span, f"{named(a_unit)} {term.op} {named(b_unit)} has no meaning", "units must fit: add like to like, scale by a number or a percentage"
             )
             return None
-        if isinstance(b, Number) and b.numerator == 0 and term.op == "/":
+        if term.op == "/" and constant(b) == 0:
             self.report(term.span, "this divides by zero", "")
             return None
         return Arithmetic(term.op, a, b), unit
+
+
+def written(e: Expression) -> str:
+    """An expression as everybody would write it, so that spacing and the spelling of a number make no other version of a rule."""
+    match e:
+        case MetricRef(_, window, text):
+            return f"{text}[{window_text(window)}]"
+        case Number(text=text) | TargetRef(text=text):
+            return text
+        case AttributeRef(name):
+            return name
+        case Text(value):
+            return f'"{value}"'
+        case Arithmetic(op, left, right):
+            first, second = written(left), written(right)
+            if isinstance(left, Arithmetic) and op in "*/" and left.op in "+-":
+                first = f"({first})"
+            if isinstance(right, Arithmetic) and (op in "*/" or right.op in "+-"):
+                second = f"({second})"
+            return f"{first} {op} {second}"
+
+
+def spelling(value: Fraction, unit: str) -> str:
+    """0.8%, 30 EUR, 3000."""
+    scaled = value * 100 if unit == "ratio" else value
+    whole, rest = divmod(abs(scaled), 1)
+    digits = f"{int(rest * 10**12):012d}".rstrip("0")
+    plain = f"{int(whole)}.{digits}" if digits else str(int(whole))
+    return f"{plain}%" if unit == "ratio" else plain if unit == "count" else f"{plain} {unit}"
+
+
+def constant(e: Expression) -> Fraction | None:
+    """The value of an expression of numbers alone, None of any other."""
+    match e:
+        case Number(n, d):
+            return Fraction(n, d)
+        case Arithmetic(op, left, right):
+            a, b = constant(left), constant(right)
+            if a is None or b is None or (op == "/" and b == 0):
+                return None
+            return {"+": a + b, "-": a - b, "*": a * b}.get(op) if op != "/" else a / b
+    return None
 
 
 def named(unit: str) -> str:

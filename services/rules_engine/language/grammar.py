@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, TypeAlias
 
-from lark import Lark, Token, Transformer, v_args
+from lark import Lark, Token, Transformer, Tree, v_args
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken, VisitError
 
 GRAMMAR = r"""
@@ -40,7 +40,7 @@ STRING: /"[^"\n]*"/
 %ignore /[ \t\r\n]+/
 """
 MOST = 2000  # characters of one condition
-DEEPEST = 40  # parentheses inside one another
+DEEPEST = 40  # parts inside one another
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,7 @@ class Negation:
 
 Term: TypeAlias = "Name | Literal | Goal | Quoted | Binary"
 Node: TypeAlias = "Comparison | Joined | Negation"
+NOTHING = -1  # the width of [0h], which is not the window since the last change
 UNITS = {"s": 1_000_000, "m": 60_000_000, "h": 3_600_000_000, "d": 86_400_000_000}
 
 
@@ -172,7 +173,7 @@ class Build(Transformer[Token, Any]):
         return 0
 
     def sliding(self, meta: Any, children: list[Any]) -> int:
-        return microseconds("".join(str(children[0]).split()))
+        return microseconds("".join(str(children[0]).split())) or NOTHING
 
 
 def span(meta: Any) -> Span:
@@ -194,14 +195,11 @@ def parse(text: str) -> Node:
     """The tree of a condition. Raises NotACondition with the place."""
     if len(text) > MOST:
         raise NotACondition(Span(0, 1), f"a condition of {len(text)} characters is too long", f"at most {MOST}; split the rule")
-    depth = deepest = 0
-    for c in text:
-        depth += (c == "(") - (c == ")")
-        deepest = max(deepest, depth)
-    if deepest > DEEPEST:
-        raise NotACondition(Span(0, 1), "too many parentheses inside one another", f"at most {DEEPEST}")
     try:
-        tree = Build().transform(PARSER.parse(text))
+        shape = PARSER.parse(text)
+        if depth(shape) > DEEPEST:
+            raise NotACondition(Span(0, len(text.rstrip())), f"more than {DEEPEST} parts inside one another", "split the rule, or do the sums beforehand")
+        tree = Build().transform(shape)
     except VisitError as error:
         if isinstance(error.orig_exc, NotACondition):
             raise error.orig_exc from None
@@ -209,6 +207,19 @@ def parse(text: str) -> Node:
     except UnexpectedInput as error:
         raise unexpected(text, error) from None
     return tree  # type: ignore[no-any-return]  # the transformer's start rule
+
+
+def depth(tree: Tree[Token]) -> int:
+    """How many parts stand inside one another; of a sum or a product each term stands inside the next."""
+    deepest, todo = 0, [(tree, 1)]
+    while todo:
+        at, level = todo.pop()
+        deepest = max(deepest, level)
+        below = level + (len(at.children) // 2 if at.data in ("sum", "product") else 1)
+        todo += [(child, below) for child in at.children if isinstance(child, Tree)]
+        if at.data in ("sum", "product"):
+            deepest = max(deepest, below)
+    return deepest
 
 
 def unexpected(text: str, error: UnexpectedInput) -> NotACondition:
@@ -230,7 +241,7 @@ def hint_for(word: str, error: UnexpectedInput) -> str:
         return "comparisons are < <= > >= = !="
     if word in ("&", "&&", "|", "||", "AND", "OR", "NOT"):
         return "write and, or, not"
-    if word == "[":
+    if word in ("[", "]"):
         return "windows are [24h], [7d], [90m] or [since change]"
     if error.pos_in_stream and "DURATION" in (getattr(error, "expected", None) or getattr(error, "allowed", None) or set()):
         return "windows are [24h], [7d], [90m] or [since change]"
@@ -238,6 +249,8 @@ def hint_for(word: str, error: UnexpectedInput) -> str:
         return 'texts stand in double quotes: "active"'
     if word in ("$", "€", "£"):
         return "money is written with its currency's code: 30 EUR"
+    if word.isalpha() and word.isupper():
+        return "names are written in small letters"
     expected = getattr(error, "expected", None) or getattr(error, "allowed", None) or set()
     if "OP" in expected:
         return "a comparison is missing: metric[window] < value"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from zoneinfo import ZoneInfoNotFoundError
@@ -16,7 +17,7 @@ from services.rules_engine.core.metric import Definition
 from services.rules_engine.core.program import Lag, Program
 from services.rules_engine.language.checker import Conversion
 from services.rules_engine.language.problem import Place, Problem, RuleError, nearest
-from services.rules_engine.language.reading import MICRO, Fields, duration, load, percent
+from services.rules_engine.language.reading import MICRO, Fields, brief, duration, load, number, percent
 from services.rules_engine.language.rule import Account, RuleReader
 from services.rules_engine.language.trial import PackTest, read_tests
 from services.rules_engine.language.zone import offsets
@@ -51,6 +52,9 @@ class Pack:
     source: str
 
 
+CALLED = re.compile(r"(?!(?:and|or|not|target|since)$)[a-z_][a-z0-9_]{0,63}")
+
+
 @cache
 def definitions() -> dict[str, Definition]:
     return found(metric_folder, "metric", "METRIC")
@@ -72,14 +76,16 @@ def load_pack(text: str, filename: str = "pack.yaml") -> Pack:
 
     top = Fields(load(text, filename), report, "a pack")
     name = top.text("pack", None)
-    account = read_account(top, report)
+    account = read_account(top)
+    if problems:  # without a currency and a zone nothing below can be judged
+        raise RuleError(problems, text, filename)
     conversions = read_conversions(top)
     targets = read_targets(top, account)
     lag = read_lag(top, conversions)
     reader = RuleReader(account, definitions(), guards(), conversions, lag, default_coefficients(), text, report)
     rules: list[PackRule] = []
     for fields in top.items("rules", "a rule"):
-        tests = read_tests(fields, account.currency, conversions, report)
+        tests = read_tests(fields, account.currency, conversions, guards())
         program = reader.read(fields)
         if program is not None and any(r.program.rule == program.rule for r in rules):
             report(fields.where("rule"), f"two rules are called {program.rule!r}", "a rule's name is its identity")
@@ -93,7 +99,7 @@ def load_pack(text: str, filename: str = "pack.yaml") -> Pack:
     return Pack(name, account, tuple(conversions.values()), targets, tuple(rules), filename, text)
 
 
-def read_account(top: Fields, report: object) -> Account:
+def read_account(top: Fields) -> Account:
     fields = top.fields("account", "the account", needed=True)
     if fields is None:
         return Account("", "EUR", "UTC", ())
@@ -115,6 +121,8 @@ def read_conversions(top: Fields) -> dict[str, Conversion]:
     for name in list(every.mapping) if every else []:
         assert every is not None
         fields = every.fields(name, f"conversion {name!r}")
+        if not CALLED.fullmatch(name):
+            every.report(every.where_key(name), f"{brief(name)!r} cannot be called so in a condition", "small letters, digits and _ only: purchases")
         if fields is None:
             continue
         read[name] = Conversion(name, fields.text("source", None), fields.text("action_type", None), fields.text("attribution"))
@@ -142,6 +150,8 @@ def read_targets(top: Fields, account: Account) -> tuple[PackTarget, ...]:
                 amount, unit = fields.money(selector, account.currency), account.currency
             else:
                 amount, unit = fields.percent(selector), "ratio"
+            if amount <= 0 and number(str(fields.mapping[selector]).partition(" ")[0].rstrip("%")) == 0:
+                fields.report(fields.where(selector), "a target is more than nothing", "")
             read.append(PackTarget(name, "" if selector == "default" else selector, amount, unit, fields.where_key(selector)))
     return tuple(read)
 
@@ -160,7 +170,8 @@ def read_lag(top: Fields, conversions: dict[str, Conversion]) -> Lag | None:
         assert arrived is not None
         age, share = duration(str(key)), percent(str(arrived.take(key)))
         if not age or share is None or share > MICRO:
-            arrived.report(arrived.where_key(key), "a point of the lag table is an age and the share that has arrived by then", "24h: 90%")
+            place = arrived.where(key) if age else arrived.where_key(key)
+            arrived.report(place, "a point of the lag table is an age and the share that has arrived by then", "24h: 90%")
         elif points and (age <= points[-1][0] or share < points[-1][1]):
             arrived.report(arrived.where_key(key), "ages and shares must rise", "order the table by age")
         else:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.scalarstring import ScalarString
 
 from services.kernel.entity import LEVELS
+from services.rules_engine.core.claims import claims_of
 from services.rules_engine.core.guard import Guard, Parameter
 from services.rules_engine.core.metric import Definition
 from services.rules_engine.core.program import Action, And, Approval, Asked, Condition, Lag, MetricRef, Minimum, Not, Or, Pair, Program
 from services.rules_engine.core.truth import comparisons, inside, references
-from services.rules_engine.language.checker import ATTRIBUTES, Checker, Conversion
+from services.rules_engine.language.checker import ATTRIBUTES, Checker, Conversion, constant, spelling
 from services.rules_engine.language.grammar import Span
 from services.rules_engine.language.problem import Place, nearest
-from services.rules_engine.language.reading import MICRO, Fields, Report, number
+from services.rules_engine.language.reading import LARGEST, MICRO, Fields, Report, brief, number, percent, spelled
+from services.rules_engine.language.trial import DOING
 
 SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
 INTERVAL = SECOND
@@ -26,7 +29,7 @@ LATER = {
     "stop": "stopping rules are planned; until then retire the rule by hand",
     "fdr": "control over many objects is planned; each object has its own promise",
 }
-DOING = ("pause", "resume", "notify", "set_budget", "shift_budget")
+RULE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OBJECTS = ("pause", "resume", "set_budget", "shift_budget")
 
 
@@ -70,13 +73,16 @@ class OneRule:
         self.pack, self.f, self.report = pack, fields, report
         fields.report = report
         self.current: tuple[Fields, str] = (fields, "when")
+        self.faults: list[int] = []
         a = pack.account
         self.checker = Checker(a.platform, a.currency, pack.definitions, pack.conversions, self._point)
 
     def read(self, faults: list[int]) -> Program | None:
-        f = self.f
+        f, self.faults = self.f, faults
         f.take("tests")
         name, owner, objective = f.text("rule", None), f.text("owner", None), f.text("objective")
+        if name and not RULE_NAME.fullmatch(name):
+            self.report(f.where("rule"), f"{brief(name)!r} cannot be a rule's name", "letters, digits and . _ - only, at most 100: pause-weak-creatives")
         depth, where, unless, pair_fields = self._scope()
         when_key = "from" if pair_fields else "when"
         when = self._condition(f, when_key) if f.has(when_key) else None
@@ -84,7 +90,7 @@ class OneRule:
         to = self._condition(f, "to") if pair_fields else None
         clear = self._condition(f, "clear") if f.has("clear") else None
         f.asked += ["clear", "to"] if pair_fields else ["clear"]
-        if when is None and not faults:
+        if f.mapping.get(when_key) in (None, ""):
             f.missing(when_key, "the condition")
         hold, priority = f.duration("for"), self._whole("priority")
         valid_for = f.duration("valid_for", VALID_FOR)
@@ -105,13 +111,15 @@ class OneRule:
         windows = sorted({r.window for c in (*conditions, clear) for r in references(c) if r.window})
         a = self.pack.account
         pair = Pair(pair_fields[0], pair_fields[1], to) if pair_fields and to is not None else None
-        return Program(
+        program = Program(
             rule=name, owner=owner, objective=objective, platform=a.platform, currency=a.currency, zone=a.zone, depth=depth, where=where, unless=unless,
             when=when, clear=clear, pair=pair, hold=hold, metrics=tuple(self.checker.metrics), minimums=minimums,
             guards=tuple(sorted(asked, key=lambda g: g.guard)), lag=lag, action=action, approve=approve, risk=risk, priority=priority, valid_for=valid_for,
             panes=tuple((w, pane_of(w)) for w in windows), interval=INTERVAL, coefficients=self.pack.coefficients, offsets=a.offsets,
             source=self._source(),
         )  # fmt: skip
+        self._provable(program, when_key)
+        return None if faults else program
 
     # -- conditions --------------------------------------------------------------------------------------------------
 
@@ -125,9 +133,7 @@ class OneRule:
     def _point(self, span: Span, message: str, hint: str) -> None:
         """A place inside the condition being checked becomes a place in the file."""
         fields, key = self.current
-        place, value = fields.where(key), fields.mapping.get(key)
-        quoted = 1 if isinstance(value, ScalarString) and type(value).__name__ != "PlainScalarString" else 0
-        self.report(Place(place.line, place.column + quoted + span.start, span.end - span.start), message, hint)
+        self.report(spelled(self.pack.source, fields.where(key), str(fields.mapping.get(key)), span.start, span.end), message, hint)
 
     def _scope(self) -> tuple[int, Condition | None, Condition | None, tuple[int, tuple[str, ...]] | None]:
         fields = self.f.fields("scope", "a scope", needed=True)
@@ -204,7 +210,7 @@ class OneRule:
             return ()
         minimums = []
         read_costs = any(self.checker.metrics[r.metric].family == "rate" for c in conditions for r in references(c))
-        for name in list(fields.mapping):
+        for name in sorted(fields.mapping):
             written, _, of = name.partition("(")
             definition = self.pack.definitions.get(written)
             if definition is None or definition.denominator:
@@ -224,13 +230,17 @@ class OneRule:
             metric = self.checker.metric(definition, of.rstrip(")"))
             if metric not in self.checker.metrics:
                 self.checker.metrics.append(metric)
-            minimums.append(Minimum(self.checker.metrics.index(metric), least, f"{name}: {fields.mapping[name]}"))
+            unit = self.pack.account.currency if definition.unit == "money" else "count"
+            minimums.append(Minimum(self.checker.metrics.index(metric), least, f"{name}: {spelling(Fraction(least, MICRO), unit)}"))
         return tuple(minimums)
 
-    def _count(self, fields: Fields, key: str) -> int:
+    def _count(self, fields: Fields, key: str, hint: str = "write 3000") -> int:
         value = number(str(fields.take(key)))
         if value is None or value.denominator != 1:
-            self.report(fields.where(key), f"{fields.mapping[key]!r} is not a whole number", "write 3000")
+            self.report(fields.where(key), f"{brief(fields.mapping[key])!r} is not a whole number", hint)
+            return 0
+        if value > LARGEST:
+            self.report(fields.where(key), f"{brief(fields.mapping[key])} is more than anything can count", f"at most {int(LARGEST):,}")
             return 0
         return int(value) * MICRO
 
@@ -240,7 +250,8 @@ class OneRule:
         if not isinstance(value, CommentedMap):
             if sole is None:
                 guards.asked.append(guard.name)
-                self.report(guards.where(guard.name), f"guard {guard.name} takes fields", f"{guard.name}: {{{', '.join(guard.parameters)}: ...}}")
+                fields_of = ", ".join(f"{name}: ..." for name in guard.parameters)
+                self.report(guards.where(guard.name), f"guard {guard.name} takes fields", f"{guard.name}: {{{fields_of}}}")
                 return ()
             written: dict[str, int | str] = {sole: self._parameter(guards, guard.name, guard.parameters[sole])}
             return self._complete(guards, guard, written)
@@ -263,13 +274,14 @@ class OneRule:
 
     def _parameter(self, fields: Fields, name: str, p: Parameter) -> int | str:
         value: int | str
+        known = len(self.faults)
         match p.kind:
             case "duration":
                 value = fields.duration(name)
             case "percent":
                 value = fields.percent(name)
             case "number":
-                value = self._count(fields, name) // MICRO
+                value = self._count(fields, name, p.help) // MICRO
             case "flag":
                 raw = fields.take(name)
                 value = int(raw is True)
@@ -277,10 +289,14 @@ class OneRule:
                     self.report(fields.where(name), f"`{name}` is true or false", "")
             case _:
                 value = fields.text(name)
+        if len(self.faults) > known:
+            return value
         if p.choices and str(fields.mapping.get(name)) not in p.choices:
-            self.report(fields.where(name), f"`{name}` is one of {', '.join(p.choices)}", nearest(str(fields.mapping.get(name)), p.choices))
+            hint = p.help if p.kind == "percent" else nearest(str(fields.mapping.get(name)), p.choices)
+            self.report(fields.where(name), f"`{name}` is one of {', '.join(p.choices)}", hint)
         if p.least is not None and isinstance(value, int) and value < p.least:
-            self.report(fields.where(name), f"`{name}` is at least {p.least}", p.help)
+            least = "longer than nothing" if p.kind == "duration" else f"at least {p.least}"
+            self.report(fields.where(name), f"`{name}` is {least}", p.help)
         return value
 
     def _judgeable(self, conditions: list[Condition], asked: list[Asked], minimums: tuple[Minimum, ...], key: str) -> None:
@@ -301,7 +317,7 @@ class OneRule:
                     self._measurable(comparison.text, r, len(sides), isinstance(comparison.left, MetricRef) or isinstance(comparison.right, MetricRef), place)
             if either(condition, metrics):
                 self.report(place, "`or` between two metrics has no evidence of its own", "write two rules, or leave confidence out")
-        if not any(m.family for m in metrics):
+        if not rates:
             self.report(place, "confidence has nothing to measure: the condition compares no rate and no cost", "leave confidence out")
 
     def _measurable(self, text: str, r: MetricRef, metrics: int, alone: bool, place: Place) -> None:
@@ -314,6 +330,22 @@ class OneRule:
             self.report(place, f"{text!r}: evidence over a sliding window is not built yet", f"use {r.text}[since change], or leave confidence out")
         elif metrics > 1 or not alone:
             self.report(place, f"{text!r}: under confidence a metric is compared with a number or a target", "move the arithmetic to the other side")
+
+    def _provable(self, program: Program, key: str) -> None:
+        """A threshold that no evidence can ever speak against would make a rule that silently never acts."""
+        confidence = next((a for a in program.guards if a.guard == "confidence"), None)
+        if confidence is None:
+            return
+        effect = Fraction(confidence.integer("effect"), MICRO)
+        for where, condition in ((key, program.when), ("to", program.pair.to if program.pair else None)):
+            for claim in claims_of(program, condition) if condition else ():
+                margin, value = 1 - effect if claim.below else 1 + effect, constant(claim.threshold)
+                tested = None if value is None else value * margin
+                if margin <= 0:
+                    self.report(self.f.where(where), "with an effect of 100% or more nothing is left to test", "confidence: {level: 95%, effect: 10%}")
+                elif tested is not None and (tested <= 0 or (claim.metric.family == "proportion" and tested >= 1)):
+                    lies = "between 0% and 100%" if claim.metric.family == "proportion" else "above 0"
+                    self.report(self.f.where(where), "nothing can ever prove this", f"what is tested of {claim.metric.name} must lie {lies}")
 
     # -- action ------------------------------------------------------------------------------------------------------
 
@@ -360,15 +392,13 @@ class OneRule:
             return None
         if not pairs:
             self.report(fields.where_key("shift_budget"), "budget is shifted between the two objects of a pair", "scope: {pairs_within: account}")
-        share = fields.text("shift_budget").removesuffix("of from").strip()
-        whole = Fields(CommentedMap({"share": share}), lambda *_: None, "")
-        ppm = whole.percent("share")
-        if not 0 < ppm <= MICRO or not fields.text("shift_budget").endswith("of from"):
-            self.report(fields.where("shift_budget"), f"{fields.mapping['shift_budget']!r} is not a share", "shift_budget: 15% of from")
-        most = fields.text("to_at_most", "+100% per day").removesuffix("per day").strip().removeprefix("+")
-        cap = Fields(CommentedMap({"most": most}), lambda *_: None, "").percent("most")
+        written = fields.text("shift_budget")
+        ppm = percent(written.removesuffix("of from").strip()) or 0
+        if not 0 < ppm <= MICRO or not written.endswith("of from"):
+            self.report(fields.where("shift_budget"), f"{brief(fields.mapping['shift_budget'])!r} is not a share", "shift_budget: 15% of from")
+        cap = percent(fields.text("to_at_most", "+100% per day").removesuffix("per day").strip().removeprefix("+")) or 0
         if cap <= 0:
-            self.report(fields.where("to_at_most"), f"{fields.mapping['to_at_most']!r} is not a limit", "to_at_most: +20% per day")
+            self.report(fields.where("to_at_most"), f"{brief(fields.mapping['to_at_most'])!r} is not a limit", "to_at_most: +20% per day")
         floor = fields.money("floor", currency, 0)
         fields.done()
         return Action("shift_budget", (("floor", floor), ("share", ppm), ("to_at_most", cap)))

@@ -1,0 +1,111 @@
+"""The engine's shell: what a restart repeats and what it keeps to itself, and when it stops rather than guess."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.adapters.clock import ManualClock
+from services.adapters.log.codec import DECISIONS, EVENTS
+from services.adapters.log.memory import MemoryLog
+from services.kernel.decision import Decision
+from services.kernel.errors import Bug, Unavailable
+from services.kernel.record import Record
+from services.rules_engine.worker import SKEW, Metrics, Worker
+from tests.core.world import DAY, GUARDS, HOUR, START, World, ctr_below, pause_rule
+
+
+@dataclass
+class Logs:
+    """Two logs in memory and the clock that stamps them."""
+
+    clock: ManualClock = field(default_factory=lambda: ManualClock(START))
+    events: MemoryLog[Record] = field(init=False)
+    decisions: MemoryLog[Decision] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.events, self.decisions = MemoryLog(EVENTS, self.clock), MemoryLog(DECISIONS, self.clock)
+
+    async def hold(self, world: World) -> Logs:
+        for stamped in world.records:
+            self.clock.set(stamped.stamp)
+            await self.events.append([(world.workspace, stamped.record)])
+        return self
+
+    async def run(self, clock: ManualClock | None = None) -> Worker:
+        """A worker that has restored what the logs hold, followed them to their end, and stopped."""
+        worker = Worker(self.events, self.decisions, clock or self.clock, GUARDS, Metrics(CollectorRegistry()))
+        try:
+            await worker.start()
+            await worker.caught_up(len(self.events.kept[0]))
+        finally:
+            await worker.stop()
+        return worker
+
+    async def said(self) -> list[Decision]:
+        return [s.record for s in await self.decisions.read(0, 0)]
+
+
+def weak(*ads: str) -> World:
+    world = World().activate(pause_rule()).at(1)
+    for ad in ads:
+        world.report(ad, 1000, 5, status="active")
+    return world.at(2).tick()
+
+
+async def test_a_restart_derives_again_what_was_said_and_says_none_of_it_again() -> None:
+    logs = await Logs().hold(weak("a", "b"))
+    first = await logs.run()
+    said = await logs.said()
+    assert [d.kind for d in said] == ["fired", "fired"]
+    second = await logs.run()
+    assert await logs.said() == said
+    assert second.partition.digest() == first.partition.digest()
+    assert second.place == first.place == {d.id: i for i, d in enumerate(said)}
+
+
+async def test_a_restart_says_what_the_last_process_had_no_time_to_say() -> None:
+    logs = await Logs().hold(weak("a", "b"))
+    await logs.run()
+    said = await logs.said()
+    del logs.decisions.kept[0][1:]
+    await logs.run()
+    assert await logs.said() == said
+
+
+async def test_two_builds_that_disagree_stop() -> None:
+    logs = await Logs().hold(weak("a"))
+    await logs.run()
+    [derived] = await logs.said()
+    del logs.decisions.kept[0][:]
+    await logs.decisions.append([("acme", replace(derived, boundary=derived.boundary + 1))])
+    with pytest.raises(Bug, match="two builds disagree"):
+        await logs.run()
+
+
+async def test_a_log_of_decisions_that_this_build_does_not_come_to_stops_it() -> None:
+    logs = await Logs().hold(weak("a"))
+    await logs.run()
+    [derived] = await logs.said()
+    await logs.decisions.append([("acme", replace(derived, boundary=derived.boundary + 1))])
+    with pytest.raises(Bug, match="two builds disagree"):
+        await logs.run()
+
+
+async def test_a_record_stamped_ahead_stops_the_partition_before_it_is_fed() -> None:
+    logs = await Logs().hold(weak("a"))
+    with pytest.raises(Unavailable, match="ahead of this machine's clock"):
+        await logs.run(ManualClock(START + 2 * HOUR - SKEW - 1))
+    assert await logs.said() == []
+    await logs.run(ManualClock(START + 2 * HOUR - SKEW))
+    assert len(await logs.said()) == 1
+
+
+async def test_a_rule_activated_today_reads_the_days_that_the_log_holds() -> None:
+    world = World().at(1).report("a", 1000, 5, status="active").at(20)
+    logs = await Logs().hold(world.activate(pause_rule(when=ctr_below(8000, DAY))).at(21).tick())
+    await logs.run()
+    [fired] = await logs.said()
+    assert (fired.readings[0].numerator, fired.readings[0].denominator) == (5_000_000, 1_000_000_000)
