@@ -55,12 +55,13 @@ class View:
     def __init__(self, workspace: Workspace, rule: Running, now: int) -> None:
         self.workspace, self.now, self.facts = workspace, now, workspace.facts
         self.since, self.panes, self.program = rule.since, dict(rule.program.panes), rule.program
-        self._sums: dict[tuple[Measure, int, int], tuple[I64, I64, Bools]] = {}
+        self._sums: dict[tuple[Measure, int], list[tuple[I64, I64, Bools]]] = {}  # of the few columns of rows that are asked again and again
 
     def sums(self, measure: Measure, window: int, rows: I64) -> tuple[I64, Bools]:
-        known = self._sums.get((measure, window, id(rows)))
-        if known is not None and known[0] is rows:
-            return known[1], known[2]
+        held = self._sums.get((measure, window), [])
+        for of, sums, unknown in held:
+            if of is rows:
+                return sums, unknown
         table = self._table(window)
         sums = self._column(table, self.facts.slot.get((measure.source, measure.name)), rows)
         unknown = (sums < 0) | (sums > LARGEST_SUM)
@@ -68,7 +69,7 @@ class View:
             for other in self._other_currencies(measure):
                 unknown = unknown | (self._column(table, other, rows) != 0)
         if len(rows) > 1:
-            self._sums[measure, window, id(rows)] = rows, sums, unknown
+            self._sums[measure, window] = [*held[-7:], (rows, sums, unknown)]
         return sums, unknown
 
     def _table(self, window: int) -> I64:

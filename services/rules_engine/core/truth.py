@@ -88,7 +88,7 @@ class Judge:
 
     def __init__(self, metrics: tuple[Metric, ...], view: View) -> None:
         self.metrics, self.view = metrics, view
-        self._metrics: dict[tuple[int, int, int], tuple[I64, Column]] = {}
+        self._metrics: dict[tuple[int, int], tuple[I64, Column]] = {}
 
     def truth(self, condition: Condition | None, rows: I64, absent: int = TRUE) -> Truth:
         """FALSE, TRUE or UNKNOWN of each row; `absent` where there is no condition."""
@@ -146,7 +146,7 @@ class Judge:
         return None
 
     def _metric(self, index: int, window: int, rows: I64) -> Column:
-        known = self._metrics.get((index, window, id(rows)))
+        known = self._metrics.get((index, window))
         if known is not None and known[0] is rows:
             return known[1]
         metric = self.metrics[index]
@@ -159,7 +159,7 @@ class Judge:
                 value = metric.factor * (numerator.astype(np.float64) / denominator.astype(np.float64))
             unknown = unknown | u | ((numerator == 0) & (denominator == 0))
         column = Column(value, unknown, near(value))
-        self._metrics[index, window, id(rows)] = rows, column
+        self._metrics[index, window] = rows, column
         return column
 
     def exactly(self, compare: Compare, row: int) -> int:
