@@ -280,7 +280,7 @@ class Workspace:
             case Activation():
                 self.absorb_activation(record)
             case Ready():
-                self.absorb_ready(record, interval)
+                self.absorb_ready(record, stamp, interval)
             case Target():
                 self.targets.append(record)
             case Outcome():
@@ -292,18 +292,11 @@ class Workspace:
         self.met[what] += 1
 
     def absorb_event(self, event: Event, stamp: int) -> None:
-        period = stamp // HORIZON
-        known = self.seen.get(event.id)
-        if event.occurred_at > stamp + HOUR:
-            return self.meets("set aside: ahead")
-        if any(abs(micros) > LARGEST_AMOUNT for _, micros in event.amounts):
-            return self.meets("set aside: huge")
-        if event.amounts and not event.is_snapshot and event.occurred_at < stamp - HORIZON:
-            return self.meets("set aside: late")  # a duplicate of it might have been forgotten
-        if known is not None and period <= known + 1:
-            return self.meets("duplicate")  # the first in log order counts
-        self.seen[event.id] = period
-        self.meets("accepted again after the horizon" if known is not None else "accepted")
+        if unfit := self.unfit(event, stamp):
+            self.meets(unfit)
+            return
+        self.meets("accepted again after the horizon" if event.id in self.seen else "accepted")
+        self.seen[event.id] = stamp // HORIZON
         occurred_at = min(event.occurred_at, stamp)
         for path in ancestors(event.path):
             self.exists_since.setdefault(path, stamp)
@@ -317,10 +310,23 @@ class Workspace:
             else:
                 self.add(event.path, event.source, measure, Amount(occurred_at, occurred_at, micros))
 
+    def unfit(self, event: Event, stamp: int) -> str:
+        """Why the event does not count, or "". What is set aside has not taken its id."""
+        if event.occurred_at > stamp + HOUR:
+            return "set aside: ahead"
+        if any(abs(micros) > LARGEST_AMOUNT for _, micros in event.amounts):
+            return "set aside: huge"
+        if event.amounts and not event.is_snapshot and event.occurred_at < stamp - HORIZON:
+            return "set aside: late"  # a duplicate of it might have been forgotten
+        if event.id in self.seen and stamp // HORIZON <= self.seen[event.id] + 1:
+            return "duplicate"  # the first in log order counts
+        return ""
+
     def absorb_reading(self, event: Event, measure: str, micros: int, stamp: int) -> None:
         kept = self.rows.get((event.row, measure), Row(0, 0, event.path))
         if event.as_of <= kept.as_of:
-            return self.meets("row: outdated")
+            self.meets("row: outdated")
+            return
         self.meets("row: " + ("new" if not kept.as_of else "restated" if kept.path == event.path else "restated elsewhere"))
         self.rows[event.row, measure] = Row(event.as_of, micros, kept.path)
         is_open = stamp < event.interval_end
@@ -348,7 +354,8 @@ class Workspace:
         else:
             self.announced.append(record)
 
-    def absorb_ready(self, record: Ready, interval: int) -> None:
+    def absorb_ready(self, record: Ready, stamp: int, interval: int) -> None:
+        """Its versions take effect at the next boundary, even where a record before that replaces or retires them."""
         for activation in [a for a in self.announced if a.version == record.version]:
             self.announced.remove(activation)
             program = Program.from_json(activation.program)
@@ -364,6 +371,7 @@ class Workspace:
                 self.meets("version: replaces")
                 self.remove(self.rules[key].version)
             self.rules[key] = Rule(activation.rule_id, activation.version, activation.state, program, program.anchor)
+            self.starts.setdefault((activation.rule_id, program.anchor), (stamp // interval + 1) * interval)
 
     def remove(self, version: str) -> None:
         for key in [key for key, rule in self.rules.items() if rule.version == version]:
@@ -398,8 +406,6 @@ class Workspace:
         for decision_id, flight in [(i, f) for i, f in self.flights.items() if now >= f.deadline]:
             self.land(decision_id, spends=True)  # a deadline counts as unknown
             self.meets("ended: deadline of an escalation" if flight.deadline > flight.decision.valid_until else "ended: deadline")
-        for rule in self.rules.values():
-            self.starts.setdefault((rule.id, rule.anchor), now)
         candidates: list[Candidate] = []
         for rule in self.rules.values():
             for path in self.judged_paths(rule.program):
@@ -409,7 +415,7 @@ class Workspace:
 
     def standing(self) -> object:
         lives = {key: (v.phase, v.was_true, v.pending_since, v.emitted, v.waits_for, v.stretch, v.spent) for key, v in self.lives.items()}
-        return (lives, set(self.flights), dict(self.starts))
+        return (lives, set(self.flights))
 
     def judged_paths(self, program: Program) -> list[str]:
         at_level = sorted(p for p in self.exists_since if depth_of(p) == program.depth and p.split("/")[0] == program.platform)
@@ -601,8 +607,6 @@ class Workspace:
         instants += [t for target in self.targets for t in (target.valid_from, target.valid_until)]
         for rule in self.rules.values():
             program = rule.program
-            if (rule.id, rule.anchor) not in self.starts:
-                return now + 1  # it has not been judged yet
             for window in windows_of(program):
                 oldest = bisect_left(self.landings, pane_start(program, window, now))
                 if oldest < len(self.landings):  # it leaves with its pane

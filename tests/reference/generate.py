@@ -6,9 +6,11 @@ stand where the evaluator says that something may turn, one microsecond before, 
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -340,8 +342,12 @@ def nudged(condition: Condition, rng: random.Random) -> Condition:
 
 @dataclass(frozen=True, slots=True)
 class Log:
+    """`told` is what the evaluator concluded from it, `met` counts what happened in it."""
+
     interval: int
     records: tuple[Stamped[Record], ...]
+    told: tuple[Decision, ...] = ()
+    met: Mapping[str, int] = field(default_factory=dict)
 
 
 class Writer:
@@ -398,7 +404,20 @@ class Writer:
                 self.put(Skip(offset, "poisoned"))
         self.now += rng.choice([MINUTE, HOUR, DAY]) if not self.brief else MINUTE
         self.put(Tick())
-        return Log(self.interval, tuple(self.records))
+        return Log(self.interval, tuple(self.records), tuple(self.told.decisions), self.met())
+
+    def met(self) -> Counter[str]:
+        met: Counter[str] = Counter()
+        for workspace in self.told.workspaces.values():
+            met += workspace.met
+        for d in self.told.decisions:
+            met.update([f"{d.kind} in {d.mode}", *(f"refused by {name}" for name in d.refusals), *(f"reading {r.truth}" for r in d.readings)])
+            if "|" in d.path:
+                met[f"pair {d.kind}"] += 1
+            if d.kind == "fired":
+                met[f"fired: {json.loads(d.action)['do']}"] += 1
+                met["fired on evidence"] += any(v.guard == "confidence" for v in d.verdicts)
+        return met
 
     def put(self, record: Record, stamp: int | None = None) -> None:
         stamped = Stamped(len(self.records), self.now if stamp is None else stamp, record)

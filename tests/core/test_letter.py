@@ -1,0 +1,590 @@
+"""The letter, sentence by sentence, where no other test says it: the numbers are those of docs/semantics.md."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from services.kernel.record import Activation, Ready, Skip
+from services.rules_engine.core.judgement import View
+from services.rules_engine.core.partition import Partition, demand_of, skips_of
+from services.rules_engine.core.program import (
+    Action,
+    And,
+    Approval,
+    Arithmetic,
+    AttributeRef,
+    Compare,
+    Lag,
+    Metric,
+    MetricRef,
+    Not,
+    Number,
+    Pair,
+    Program,
+    TargetRef,
+    Text,
+)
+from services.rules_engine.core.truth import Judge
+from services.rules_engine.core.workspace import Workspace
+from services.rules_engine.language.zone import offsets
+from tests.core.world import (
+    CTR,
+    DAY,
+    GROUP,
+    GUARDS,
+    HOUR,
+    META,
+    MINUTE,
+    SECOND,
+    SHOWN,
+    SPEND,
+    START,
+    Measure,
+    World,
+    asked,
+    batch,
+    ctr_below,
+    minimum,
+    pause_rule,
+)
+
+S = SECOND / HOUR
+SOLD = Measure(META, "conversions:purchase:7d_click")
+CPA = Metric("cpa(purchases)", 1, "EUR", SPEND, SOLD, 1, "rate")
+SPENT = Metric("spend", 1, "EUR", SPEND, None, 1, "")
+ANY = Compare(">=", MetricRef(1, 0, "impressions"), Number(0, 1, "count", "0"), "impressions >= 0")  # true of whatever exists
+PAUSED = Compare("=", AttributeRef("status", "text"), Text("paused"), 'status = "paused"')
+
+
+def weak(world: World, ad: str = "a", **attributes: str | int) -> World:
+    return world.report(ad, 1000, 5, **{"status": "active", **attributes})
+
+
+def event(path: str, at: int, name: str = "", amounts: dict[str, int] | None = None, **other: Any) -> dict[str, Any]:
+    """Amounts in whole units."""
+    micros = {m: n * 1_000_000 for m, n in (amounts or {}).items()}
+    return {"id": name or f"{path} {at}", "path": path, "at": at, "amounts": micros, **other}
+
+
+def row(ad: str, interval: tuple[int, int], as_of: int, **amounts: int) -> dict[str, Any]:
+    name = f"{ad} {interval} {as_of}"
+    return event(f"{GROUP}/{ad}", as_of, name, amounts, interval=interval, as_of=as_of, row=f"{ad} {interval}")
+
+
+def against(left: Any, op: str, number: int | tuple[int, int], unit: str = "count") -> Compare:
+    n, d = number if isinstance(number, tuple) else (number, 1)
+    return Compare(op, left, Number(n, d, unit, f"{n}/{d}"), f"... {op} {n}/{d}")
+
+
+def kinds(world: World) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [(d.path.rpartition("/")[2], d.kind, d.refusals) for d in world.decisions()]
+
+
+def state_of(world: World) -> Workspace:
+    state = world.partition()
+    state.step(world.records)
+    return state.workspaces[world.workspace]
+
+
+# -- 1. time ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_rule_judges_only_objects_of_its_own_platform() -> None:
+    """1.3"""
+    world = World().activate(pause_rule(where=None, when=ANY)).at(1)
+    world.put(batch(*(event(f"{platform}/act/cmp/grp/a", world.now, source=platform) for platform in ("google_ads", "meta_ads"))))
+    assert [d.path for d in world.at(2).tick().decisions()] == [f"{GROUP}/a"]
+
+
+def test_a_workspace_keeps_the_interval_of_its_first_activation() -> None:
+    """1.2"""
+    world = World().activate(pause_rule()).activate(pause_rule(rule="coarse", interval=HOUR)).at(1)
+    first, *others = weak(world).at(5).tick().decisions()
+    assert (first.now, first.boundary) == (START + HOUR + SECOND, first.now // SECOND)
+    assert {d.now - d.boundary * SECOND for d in others} == {0}
+
+
+def test_a_skipped_record_moves_time_and_says_nothing_to_engine_successor_and_replay() -> None:
+    """10, poison: the skip record stands behind the record that it names."""
+    world = World().activate(pause_rule()).at(1)
+    weak(world).at(2).put(Skip(world.records[-1].offset, "poisoned")).at(3).tick()
+    state = Partition(GUARDS, demand_of(world.records), skips_of(world.records))
+    assert state.step(world.records) == []
+    assert (state.now, state.offset) == (START + 3 * HOUR, len(world.records))
+
+
+# -- 2. amounts ------------------------------------------------------------------------------------------------------
+
+
+def test_an_event_that_was_set_aside_has_not_taken_its_id() -> None:
+    """2.2: dated ahead when it first came, delivered again once its time had come."""
+    world = World().activate(pause_rule(where=None)).at(1)
+    ahead = event(f"{GROUP}/a", START + 4 * HOUR, "e1", {"impressions": 1000})
+    assert world.put(batch(ahead)).at(2).tick().decisions() == []
+    assert kinds(world.at(4).put(batch(ahead)).at(5).tick()) == [("a", "fired", ())]
+
+
+def test_an_event_with_attributes_only_is_never_late() -> None:
+    """2.3"""
+    world = World().activate(pause_rule()).at(1).report("a", 1000, 0)
+    world.put(batch(event(f"{GROUP}/a", world.now - 400 * DAY, "old", attributes={"status": "active"})))
+    assert kinds(world.at(2).tick()) == [("a", "fired", ())]
+    late = event(f"{GROUP}/a", START - 400 * DAY, "older", {"clicks": 1}, attributes={"status": "active"})
+    assert World().activate(pause_rule()).at(1).report("a", 1000, 0).put(batch(late)).at(2).tick().decisions() == []
+
+
+def test_a_row_of_an_open_interval_lands_when_it_comes_and_of_a_closed_one_at_its_end() -> None:
+    """2.7"""
+    rule = pause_rule(where=None, when=against(MetricRef(1, HOUR, "impressions"), ">", 0), panes=((HOUR, MINUTE),))
+    open_row = World().activate(rule).at(5).put(batch(row("a", (START, START + DAY), START + 5 * HOUR, impressions=7))).at(8).tick()
+    closed = World().activate(rule).at(5).put(batch(row("a", (START - DAY, START), START + 5 * HOUR, impressions=7))).at(8).tick()
+    just = World().activate(rule).at(5).put(batch(row("a", (START, START + 5 * HOUR), START + 5 * HOUR, impressions=7))).at(8).tick()
+    told = [[(d.kind, round((d.now - START) / HOUR, 2)) for d in w.decisions()] for w in (open_row, closed, just)]
+    assert told == [[("fired", 5.0), ("cleared", 6.02)], [], [("fired", 5.0), ("cleared", 6.0)]]
+
+
+def test_a_restated_row_lands_on_the_ancestors_it_was_first_folded_with() -> None:
+    """2.7: re-parented, an entity takes its new amounts to the new ancestors; history stays."""
+    rule = pause_rule(where=None, depth=3, when=against(MetricRef(1, DAY, "impressions"), ">=", 9))
+    day = (START, START + DAY)
+    first, moved = row("a", day, START + HOUR, impressions=7), row("a", day, START + 2 * HOUR, impressions=9)
+    world = World().activate(rule).at(1).put(batch(first)).at(2).put(batch(moved | {"path": "meta_ads/act/cmp/other/a"})).at(3)
+    world.put(batch(event("meta_ads/act/cmp/other/a", world.now, "new", {"impressions": 10}))).at(4).tick()
+    told = [(d.path, d.kind, d.readings[0].numerator, (d.now - START) / HOUR) for d in world.decisions()]
+    assert told == [(GROUP, "fired", 9_000_000, 2 + S), ("meta_ads/act/cmp/other", "fired", 10_000_000, 3 + S)]
+
+
+def test_the_value_of_an_outcome_is_a_number_only_where_it_is_whole_digits() -> None:
+    """2.10: what no platform should send must not stop a partition."""
+    world = World().activate(pause_rule()).at(1).report("a")
+    for value in ("-5", "--5", "²", "", "1.5", "٣"):
+        world.outcome("0" * 32, "verified", "a", action=f"x{value}", value=value)
+    facts = state_of(world.at(2).tick()).facts
+    said = {name: facts.attribute(name, facts.entities.row[f"{GROUP}/a"]) for name in facts.attributes if name.startswith("x")}
+    assert said == {"x-5": -5, "x--5": "--5", "x²": "²", "x": "", "x1.5": "1.5", "x٣": "٣"}
+
+
+def test_an_entity_exists_from_a_descendants_first_event() -> None:
+    """2.11"""
+    campaign = pause_rule(depth=2, where=None, when=ANY)
+    world = World().activate(campaign).at(1).report("a").at(2).tick()
+    assert [(d.path, d.now) for d in world.decisions()] == [("meta_ads/act/cmp", START + HOUR + SECOND)]
+    named = World().activate(campaign).at(1).change("a").outcome("0" * 32, "verified", "a", action="status", value="active").at(2).tick()
+    assert named.decisions() == []
+
+
+# -- 3. windows and since change -------------------------------------------------------------------------------------
+
+
+def test_the_sum_over_a_window_without_rows_is_nothing_not_unknown() -> None:
+    """3.3"""
+    rule = pause_rule(when=against(MetricRef(1, HOUR, "impressions"), "<", 1), panes=((HOUR, MINUTE),))
+    world = World().activate(rule).at(1).report("a", 5, status="active").at(4).tick()
+    assert [(d.kind, d.now) for d in world.decisions()] == [("fired", START + 2 * HOUR + MINUTE)]
+
+
+def test_a_pane_leaves_with_its_end_not_with_each_amount() -> None:
+    """3.1: floor((now - w) / pane) * pane <= t."""
+    rule = pause_rule(where=None, when=against(MetricRef(1, DAY, "impressions"), "<", 1), panes=((DAY, 5 * MINUTE),))
+    world = World().activate(rule)
+    world.now += 7 * MINUTE
+    world.report("a", 5).at(30).tick()
+    assert [d.now for d in world.decisions()] == [START + DAY + 10 * MINUTE]
+
+
+def test_a_row_whose_interval_began_before_the_change_belongs_to_the_baseline() -> None:
+    """3.7"""
+    rule = pause_rule(where=None, when=against(MetricRef(1, 0, "impressions"), ">", 0))
+    world = World().activate(rule).at(2).change("a").at(3).put(batch(row("a", (START + HOUR, START + 4 * HOUR), START + 3 * HOUR, impressions=9)))
+    assert world.at(4).tick().decisions() == []
+    world.put(batch(row("b", (START + 2 * HOUR, START + 5 * HOUR), START + 4 * HOUR, impressions=9)))
+    assert kinds(world.at(5).tick()) == [("b", "fired", ())]
+
+
+def test_a_change_of_one_entity_starts_no_other_anew() -> None:
+    """3.6: only for the entity that it names, not its ancestors, descendants or siblings."""
+    world = weak(weak(World().activate(pause_rule(guards=(asked("cooldown", **{"for": DAY}),))).at(1).change("x"), "a"), "b")
+    assert kinds(world.at(2).tick()) == [("a", "fired", ()), ("b", "fired", ())]
+
+
+# -- 4. truth --------------------------------------------------------------------------------------------------------
+
+BELOW_TARGET = Compare("<", MetricRef(0, 0, "ctr"), TargetRef("ctr", "ratio", "target(ctr)"), "ctr < target(ctr)")
+
+
+def test_a_target_that_begins_or_ends_turns_the_truth_without_a_record() -> None:
+    """4.4"""
+    world = World().activate(pause_rule(when=BELOW_TARGET)).at(1).report("a", 1000, 5, status="active").at(2)
+    world.target("ctr", 1000, unit="ratio").target("ctr", 8000, GROUP, "ratio", START + 5 * HOUR, START + 7 * HOUR).at(9).tick()
+    assert [(d.kind, (d.now - START) / HOUR) for d in world.decisions()] == [("fired", 5.0), ("cleared", 7.0)]
+
+
+def test_the_deepest_target_counts_and_of_two_there_the_later_record() -> None:
+    """4.4"""
+    world = World().activate(pause_rule(when=BELOW_TARGET)).target("ctr", 8000, GROUP, "ratio").target("ctr", 9000, "meta_ads/act", "ratio")
+    world.target("ctr", 7000, GROUP, "ratio").target("ctr", 2000, "", "ratio").at(1)
+    [d] = weak(world).at(2).tick().decisions()
+    assert d.readings[0].threshold == 7_000_000
+
+
+def test_a_target_in_another_unit_is_unknown() -> None:
+    """4.4: units are never mixed up."""
+    world = World().activate(pause_rule(when=BELOW_TARGET)).target("ctr", 8000, "", "EUR").at(1)
+    assert weak(world).at(2).tick().decisions() == []
+
+
+def test_a_sum_beside_one_in_another_currency_is_unknown() -> None:
+    """4.3"""
+    rule = pause_rule(where=None, metrics=(SPENT, SHOWN), when=against(MetricRef(0, 0, "spend"), ">", 1, "EUR"))
+    world = World().activate(rule).at(1).put(batch(event(f"{GROUP}/a", START, "e", {"spend@EUR": 5, "spend@USD": 1}, as_of=0) | {"at": START + HOUR}))
+    assert world.at(2).tick().decisions() == []
+    world.put(batch(event(f"{GROUP}/a", START + 2 * HOUR, "f", {"spend@USD": -1})))
+    assert kinds(world.at(3).tick()) == [("a", "fired", ())]
+
+
+def test_spend_without_a_sale_is_a_stop_loss_case_on_either_side_of_a_difference() -> None:
+    """4.2"""
+    cost = MetricRef(0, 0, "cpa")
+    left = Arithmetic("-", Number(100, 1, "EUR", "100"), cost)
+    for when in (against(cost, ">", 30, "EUR"), against(left, "<", 0, "EUR"), Not(against(left, ">=", 0, "EUR"))):
+        world = World().activate(pause_rule(where=None, metrics=(CPA, SHOWN), when=when)).at(1).report("a", spend=500).report("b").at(2).tick()
+        assert kinds(world) == [("a", "fired", ())]
+
+
+def test_except_excludes_only_where_it_is_true() -> None:
+    """4.7"""
+    labelled = Compare("=", AttributeRef("label", "text"), Text("keep"), 'label = "keep"')
+    world = World().activate(pause_rule(unless=labelled)).at(1)
+    weak(weak(weak(world, "a"), "b", label="keep"), "c", label="go")
+    assert kinds(world.at(2).tick()) == [("a", "fired", ()), ("c", "fired", ())]
+
+
+# -- 5. the life of a rule on an object ------------------------------------------------------------------------------
+
+
+def test_waiting_for_starts_anew_when_the_scope_is_left() -> None:
+    """5.1"""
+    world = weak(World().activate(pause_rule(hold=2 * HOUR)).at(1)).at(2).report("a", status="paused").at(2.5).report("a", status="active").at(9).tick()
+    assert world.told() == [(4.5 + S, "a", "fired", ())]
+
+
+def test_once_on_a_rule_stays_on_until_clear_is_true() -> None:
+    """5.2"""
+    rule = pause_rule(clear=replace(ctr_below(0), op=">", right=Number(2, 100, "ratio", "2%")))
+    world = weak(World().activate(rule, "shadow").at(1)).at(2).report("a", 0, 10).at(3).report("a", 1000, 0).at(4).report("a", 0, 100).at(5).tick()
+    assert [(d.kind, (d.now - START) / HOUR) for d in world.decisions()] == [("fired", 1 + S), ("fired", 3 + S), ("cleared", 4 + S)]
+
+
+def test_nothing_is_said_while_a_decision_waits_not_even_that_it_cleared() -> None:
+    """5.4: it turns off when it does; what clears afterwards had told nobody anything."""
+    world = weak(World().activate(pause_rule(approve=Approval(True, -1, "lead", 4 * HOUR, ""))).at(1)).at(2).report("a", 0, 100).at(3)
+    [fired] = world.tick().decisions()
+    world.outcome(fired.id, "rejected").at(4).tick()
+    assert world.decisions() == [fired]
+    assert weak(world.at(5).change("a"), "a").at(6).tick().decisions()[1:][0].kind == "fired"
+
+
+@pytest.mark.parametrize(
+    ("status", "fires"),
+    [("verified", 1), ("rejected", 1), ("failed", 1), ("unknown", 1), ("held", 2), ("expired", 2), ("cancelled", 2), ("approved", 1)],
+)
+def test_what_spends_a_cause_and_what_does_not(status: str, fires: int) -> None:
+    """5.6: an approval is no end at all."""
+    world = weak(World().activate(pause_rule()).at(1))
+    [fired] = world.at(1.1).tick().decisions()
+    world.outcome(fired.id, status).at(1.2).tick()
+    assert [d.kind for d in world.decisions()] == ["fired"] * fires
+
+
+def test_a_spent_cause_stays_spent_though_the_object_leaves_the_scope_and_comes_back() -> None:
+    """5.6: what someone switched on by hand stays on until new evidence."""
+    rule = pause_rule(when=ctr_below(8000, DAY))
+    world = weak(World().activate(rule).at(1))
+    [fired] = world.at(1.1).tick().decisions()
+    world.outcome(fired.id, "verified", "a", action="status", value="paused").at(3).report("a", status="active").change("a").at(4)
+    assert [d.kind for d in world.tick().decisions()] == ["fired", "cleared"]
+    world.report("a", 0, 1000).at(5).report("a", 10**6, 0).at(6).tick()
+    assert [d.kind for d in world.decisions()] == ["fired", "cleared", "fired"]
+
+
+def test_how_a_decision_ends_spends_nothing_of_the_next_cause() -> None:
+    """5.6"""
+    world = weak(World().activate(pause_rule(approve=Approval(True, -1, "lead", 4 * HOUR, ""))).at(1)).at(2).report("a", 0, 100).at(3)
+    world.report("a", 10**6, 0)
+    [fired] = world.at(3.5).tick().decisions()
+    world.outcome(fired.id, "rejected").at(4).tick()
+    assert [(d.kind, (d.now - START) / HOUR) for d in world.decisions()] == [("fired", 1 + S), ("fired", 3.5 + S)]
+
+
+def test_what_fires_in_shadow_holds_nothing() -> None:
+    """5.7"""
+    world = weak(World().activate(pause_rule(rule="a", priority=-1), "shadow").activate(pause_rule(rule="b")).at(1)).at(2).tick()
+    assert [(d.rule_id, d.mode, d.kind) for d in world.decisions()] == [("a", "shadow", "fired"), ("b", "active", "fired")]
+
+
+def test_activating_what_stands_already_changes_nothing() -> None:
+    """5.8: it does not fire a second time for its cause."""
+    rule = pause_rule()
+    world = weak(World().activate(rule).at(1))
+    [fired] = world.at(1.1).tick().decisions()
+    world.outcome(fired.id, "rejected").at(2).activate(rule).at(3).tick()
+    assert world.decisions() == [fired]
+
+
+def test_a_version_has_one_state_and_a_shadow_stands_beside_another_active_version() -> None:
+    """5.8"""
+    rule, edited = pause_rule(), pause_rule(when=ctr_below(9000))
+    world = World().activate(rule).activate(edited, "shadow").at(1)
+    weak(world).at(2).activate(rule, "shadow").at(3)
+    weak(world, "b").at(4).tick()
+    assert sorted((d.path[-1], d.version == rule.version, d.mode) for d in world.decisions() if d.kind == "fired") == [
+        ("a", False, "shadow"),
+        ("a", True, "active"),
+        ("a", True, "shadow"),  # told anew in its new state
+        ("b", True, "shadow"),
+    ]
+
+
+def test_of_two_activations_that_wait_the_later_counts() -> None:
+    """5.8: the earlier one's ready record, coming last, does not bring it back."""
+    first, second = pause_rule(when=ctr_below(1)), pause_rule()
+    world = World()
+    for program in (first, second):
+        world.put(Activation("acme", program.rule, program.version, "active", program.to_json()))
+    world.put(Ready("acme", second.version)).put(Ready("acme", first.version)).at(1)
+    assert [d.version for d in weak(world).at(2).tick().decisions()] == [second.version]
+
+
+def test_a_rule_takes_effect_after_its_ready_record() -> None:
+    """5.8"""
+    rule = pause_rule()
+    world = World().put(Activation("acme", rule.rule, rule.version, "active", rule.to_json())).at(1)
+    weak(world).at(3).put(Ready("acme", rule.version)).at(4)
+    assert weak(world).at(5).tick().told() == [(4 + S, "a", "fired", ())]
+
+
+def test_retiring_a_version_leaves_the_others_at_work() -> None:
+    """5.8"""
+    rule, edited = pause_rule(), pause_rule(when=ctr_below(9000))
+    world = World().activate(rule).activate(edited).activate(rule, "retired").at(1)
+    assert [d.version for d in weak(world).at(2).tick().decisions()] == [edited.version]
+
+
+def test_what_an_old_version_has_in_flight_keeps_its_objects() -> None:
+    """5.8"""
+    world = weak(World().activate(pause_rule()).at(1)).at(1.1).activate(pause_rule(when=ctr_below(9000))).at(1.15).tick()
+    assert [(d.kind, d.refusals) for d in world.decisions()] == [("fired", ()), ("refused", ("outranked",))]
+
+
+# -- 6. guards and admission -----------------------------------------------------------------------------------------
+
+
+GO = Compare("=", AttributeRef("label", "text"), Text("go"), 'label = "go"')
+
+
+@pytest.mark.parametrize(("windows", "counted"), [((HOUR,), 5), ((HOUR, DAY), 45), ((HOUR, 0), 345)])
+def test_the_sample_is_counted_over_the_window_that_the_condition_reads(windows: tuple[int, ...], counted: int) -> None:
+    """6.1: since the change if any comparison reads it, else the widest."""
+    when = And(tuple(ctr_below(8000, w) for w in windows))
+    rule = pause_rule(where=GO, when=when, panes=((HOUR, MINUTE), (DAY, 5 * MINUTE)), guards=(asked("sample"),), minimums=minimum(10**6))
+    world = World().activate(rule).at(1).report("a", 300).at(20).report("a", 40).at(30).report("a", 5, label="go")
+    [refused] = world.at(30.1).tick().decisions()
+    assert dict(refused.verdicts[0].figures)["counted"] == counted * 1_000_000
+
+
+def test_freshness_asks_the_source_that_was_silent_longest_in_the_objects_account() -> None:
+    """6.2: a report's as_of is news too."""
+    sold = replace(CPA, denominator=Measure("web", "conversions:purchase:7d_click"))
+    rule = pause_rule(where=None, metrics=(sold, SHOWN), when=against(MetricRef(0, 0, "cpa"), ">", 1, "EUR"), guards=(asked("fresh", within=HOUR),))
+    world = World().activate(rule).at(1).report("a", spend=5).at(2).tick()
+    elsewhere = event("meta_ads/act2/cmp/grp/a", START + 2 * HOUR, "w1", {"leads": 1}, source="web")
+    assert [(d.refusals, dict(d.verdicts[0].figures)["source"]) for d in world.put(batch(elsewhere)).at(2.1).tick().decisions()] == [(("fresh",), "web")]
+    world.put(batch(event(f"{GROUP}/b", START + HOUR, "w2", {"leads": 0}, source="web", as_of=START + 3 * HOUR, row="r", interval=(START, START + DAY))))
+    world.at(3).report("b").at(3.5).tick()
+    assert kinds(world)[1:] == [("a", "fired", ())]
+
+
+def test_own_changes_alone_count_where_the_cooldown_says_so() -> None:
+    """6.3"""
+    rule = pause_rule(when=ctr_below(8000, DAY), guards=(asked("cooldown", **{"after": "own change", "for": 6 * HOUR}),))
+    by_hand = weak(World().activate(rule).at(1).change("a"))
+    assert kinds(by_hand.at(2).tick()) == [("a", "fired", ())]
+    ours = weak(World().activate(rule).at(1).outcome("0" * 32, "verified", "a"))
+    assert [(d.kind, (d.now - START) / HOUR) for d in ours.at(9).tick().decisions()] == [("refused", 1 + S), ("fired", 7.0)]
+
+
+def test_run_time_runs_from_the_stamp_of_the_first_accepted_event() -> None:
+    """6.3: not from what it says of itself."""
+    rule = pause_rule(where=None, guards=(asked("min_runtime", at_least=2 * HOUR),))
+    world = World().activate(rule).at(1).put(batch(event(f"{GROUP}/a", START + MINUTE, "e", {"impressions": 1000}))).at(9).tick()
+    assert [(d.kind, (d.now - START) / HOUR) for d in world.decisions()] == [("refused", 1 + S), ("fired", 3.0)]
+
+
+def test_a_survivor_exists_is_known_to_be_active_and_is_not_about_to_leave() -> None:
+    """6.4"""
+    rule = pause_rule(where=None, guards=(asked("keep_active", at_least=1, per="ad_group"),))
+    for other in ({}, {"status": "paused"}, {"status": 7_000_000}):
+        world = weak(World().activate(rule).at(1)).report("b", 1000, 100, **other)
+        assert kinds(world.at(2).tick()) == [("a", "refused", ("keep_active",))]
+    unseen = weak(World().activate(rule).at(1).outcome("0" * 32, "verified", "b", action="status", value="active"))
+    assert kinds(unseen.at(2).tick()) == [("a", "refused", ("keep_active",))]
+    pausing = weak(weak(World().activate(rule).at(1), "a"), "b")
+    assert kinds(pausing.at(1.01).tick())[:2] == [("a", "fired", ()), ("b", "refused", ("outranked",))]
+
+
+def test_confidence_asks_for_a_tested_threshold_above_nothing() -> None:
+    """6.5: a margin of everything leaves nothing to test, and stops no partition."""
+    for when, metrics in ((ctr_below(8000), (CTR, SHOWN)), (against(MetricRef(0, 0, "cpa"), "<", 30, "EUR"), (CPA, SHOWN))):
+        rule = pause_rule(when=when, metrics=metrics, guards=(asked("confidence", level=950_000, effect=1_000_000),))
+        sold = event(f"{GROUP}/a", START + HOUR, "s", {SOLD.name: 5})
+        world = World().activate(rule).at(1).put(batch(sold)).report("a", 1000, 0, 10, status="active").at(2).tick()
+        assert [(d.refusals, d.evidence) for d in world.decisions()] == [(("confidence",), None)]
+
+
+def test_evidence_is_the_smallest_over_the_comparisons_and_not_is_pushed_into_them() -> None:
+    """6.5"""
+    loose, strict = ctr_below(50_000), ctr_below(8000)
+    above = replace(strict, op=">=")
+    found = {}
+    for name, when in {"loose": loose, "strict": strict, "both": And((loose, strict)), "negated": Not(above), "mirrored": mirrored(strict)}.items():
+        [d] = World().activate(pause_rule(when=when)).at(1).report("a", 1000, 0, status="active").at(2).tick().decisions()
+        found[name] = d.evidence
+    assert found["loose"] > found["strict"] == found["both"] == found["negated"] == found["mirrored"] > 0
+
+
+def mirrored(c: Compare) -> Compare:
+    return Compare({"<": ">"}[c.op], c.right, c.left, c.text)
+
+
+def test_spend_counts_against_a_cost_only_as_far_as_its_sales_could_have_come() -> None:
+    """6.5: and in full for the claim of a low cost, which a late sale could only help."""
+    lag = Lag("purchases", ((2 * HOUR, 500_000), (4 * HOUR, 1_000_000)))
+    matured = {}
+    for op in (">", "<"):
+        when = against(MetricRef(0, 0, "cpa"), op, 30, "EUR")
+        rule = pause_rule(where=GO, metrics=(CPA, SHOWN), when=when, lag=lag)
+        world = World().activate(rule, "shadow").at(1).report("a", spend=80)
+        world.put(batch(event(f"{GROUP}/a", START + HOUR, "s", {SOLD.name: 1 if op == ">" else 10})))
+        [running] = (w := state_of(world.at(2).report("a", label="go").at(2).tick())).rules.values()
+        strength = strength_of(w, running)
+        matured[op] = dict(strength.totals)["matured"]
+    assert matured == {">": 80_000_000 * (HOUR - 0) // (4 * HOUR), "<": 80_000_000}
+
+
+def strength_of(workspace: Workspace, running: Any) -> Any:
+    """Of creative a, one hour after its spend."""
+    view = View(workspace, running, START + 2 * HOUR)
+    strength = running.weighers[0].weigh(Judge(running.program.metrics, view), view, workspace.facts.entities.row[f"{GROUP}/a"], START + 2 * HOUR)
+    assert strength is not None
+    return strength
+
+
+def test_days_of_spend_are_those_of_the_rules_zone() -> None:
+    """6.5 and 1.10: by the offsets that travelled with the rule, whatever the host knows."""
+    when = against(MetricRef(0, 0, "cpa"), ">", 1, "EUR")
+    phis = []
+    for zone in ("UTC", "Europe/Berlin"):
+        rule = pause_rule(where=None, metrics=(CPA, SHOWN), when=when, zone=zone, offsets=() if zone == "UTC" else offsets(zone))
+        world = World().activate(rule).at(20).report("a", spend=50).at(23.5).report("a", spend=50).at(24.5).tick()
+        running = next(iter((w := state_of(world)).rules.values()))
+        phis.append(dict(strength_of(w, running).totals)["phi_micro"])
+    assert phis == [1_000_000 + 40_000 * 100, 1_000_000 + 40_000 * 50]
+
+
+def test_of_several_candidates_priority_comes_first_then_evidence_then_path_then_rule() -> None:
+    """6.6: all for one object, so the first of them alone may act."""
+    base = pause_rule()
+    strong, without = pause_rule(rule="strong", when=ctr_below(50_000)), pause_rule(rule="a-none", where=None, when=ANY)
+    urgent = pause_rule(rule="z-urgent", where=None, when=ANY, priority=-1)
+    alike = pause_rule(rule="b")
+    for rules, first in (((base, strong, without), "strong"), ((base, without), "pause-weak"), ((strong, urgent), "z-urgent"), ((base, alike), "b")):
+        world = World()
+        for rule in rules:
+            world.activate(rule)
+        world.at(1).report("a", 1000, 1, status="active").at(1.01).tick()
+        assert {d.rule_id: d.kind for d in world.decisions()} == {r.rule: "fired" if r.rule == first else "refused" for r in rules}
+
+
+# -- pairs -----------------------------------------------------------------------------------------------------------
+
+DEAR = against(MetricRef(0, 0, "ctr"), "<", (8, 1000), "ratio")
+GOOD = against(MetricRef(0, 0, "ctr"), ">", (5, 100), "ratio")
+
+
+def pairs(**other: Any) -> Program:
+    shift = Action("shift_budget", (("floor", 0), ("share", 150_000), ("to_at_most", 1_000_000)))
+    pair = other.pop("pair", Pair(3, (), GOOD))
+    return pause_rule(**{"when": DEAR, "pair": pair, "action": shift, **other})
+
+
+def two(world: World, **other: str | int) -> World:
+    world.at(1).report("weak", 1000, 1, status="active", daily_budget=50_010_000, **other)
+    return world.report("good", 1000, 100, status="active", daily_budget=20_000_000, **other)
+
+
+def test_a_pair_rule_judges_every_ordered_pair_and_holds_both() -> None:
+    """6.8 and 7.2: cut to whole cents, the sum is conserved."""
+    world = two(World().activate(pairs()).activate(pause_rule(where=None, when=ANY, rule="z"))).at(1.01).tick()
+    fired, *others = world.decisions()
+    assert (fired.path, fired.kind) == (f"{GROUP}/weak|{GROUP}/good", "fired")
+    assert [(d.path, d.refusals) for d in others] == [(f"{GROUP}/good", ("outranked",)), (f"{GROUP}/weak", ("outranked",))]
+    steps = json.loads(fired.action)["steps"]
+    assert [(s["path"][-4:], s["observed"], s["desired"]) for s in steps] == [("weak", 50_010_000, 42_510_000), ("good", 20_000_000, 27_500_000)]
+    assert [r.truth for r in fired.readings] == ["true", "true"]
+
+
+def test_every_guard_is_asked_of_both_sides_of_a_pair() -> None:
+    """6.8"""
+    for ad in ("weak", "good"):
+        world = two(World().activate(pairs(guards=(asked("cooldown", **{"for": DAY}),)))).change("weak" if ad == "weak" else "good", ago=1)
+        assert [d.refusals for d in world.at(1.01).tick().decisions()] == [("cooldown",)]
+
+
+def test_a_pair_shares_what_same_names_and_unknown_is_not_shared() -> None:
+    """6.8"""
+    rule = pairs(pair=Pair(3, ("label",), GOOD))
+    assert two(World().activate(rule)).at(1.01).tick().decisions() == []
+    assert [d.kind for d in two(World().activate(rule), label="x").at(1.01).tick().decisions()] == ["fired"]
+    other = two(World().activate(rule), label="x").report("good", 0, 0, label="y")
+    assert other.at(1.01).tick().decisions() == []
+
+
+def test_where_nothing_can_be_moved_the_decision_is_refused() -> None:
+    """7.2"""
+    world = World().activate(pairs()).at(1).report("weak", 1000, 1, status="active").report("good", 1000, 100, status="active").at(1.01).tick()
+    assert [(d.kind, d.refusals) for d in world.decisions()] == [("refused", ("proposal",))]
+
+
+# -- 7. decisions ----------------------------------------------------------------------------------------------------
+
+
+def test_a_version_hashes_what_the_program_says_and_neither_its_text_nor_its_targets() -> None:
+    """7.1"""
+    base = pause_rule()
+    assert replace(base, source="# a comment").version == base.version
+    for other in (
+        {"when": ctr_below(8001)}, {"metrics": (replace(CTR, version=2), SHOWN)}, {"lag": Lag("purchases", ((HOUR, 1),))}, {"coefficients": (("low", (0.1,)),)},
+        {"valid_for": MINUTE}, {"zone": "UTC"}, {"guards": (asked("fresh", within=HOUR),)}, {"interval": MINUTE}, {"semantics": 2},
+    ):  # fmt: skip
+        assert replace(base, **other).version != base.version
+    [before] = weak(World().activate(base).at(1)).at(2).tick().decisions()
+    [after] = weak(World().activate(base).target("ctr", 1, unit="ratio").at(1)).at(2).tick().decisions()
+    assert before.id == after.id
+
+
+def test_the_id_of_a_decision_is_that_of_workspace_version_path_and_boundary() -> None:
+    """7.1"""
+    [d] = weak(World().activate(pause_rule()).at(1)).at(2).tick().decisions()
+    assert replace(d, kind="refused", readings=(), evidence=None, action="").id == d.id
+    assert len({d.id, *(replace(d, **{name: f"x{getattr(d, name)}"}).id for name in ("workspace", "version", "path")), replace(d, boundary=1).id}) == 5
+
+
+def test_a_decision_not_fired_is_valid_for_nothing() -> None:
+    """7.3"""
+    rule = pause_rule(guards=(asked("min_runtime", at_least=DAY),))
+    [refused] = weak(World().activate(rule).at(1)).at(2).tick().decisions()
+    assert (refused.kind, refused.valid_until, refused.action) == ("refused", 0, "")
