@@ -18,3 +18,8 @@ def digest(*parts: str) -> str:
 def event_id(source: str, native_id: str) -> bytes:
     """The 16 bytes an event is deduplicated by."""
     return bytes.fromhex(digest("event", source, native_id))
+
+
+def path_key(path: str) -> bytes:
+    """The 16 bytes an entity is known by on the log, beside its path."""
+    return blake2b(path.encode("utf-8", "surrogatepass"), digest_size=16, person=b"path").digest()

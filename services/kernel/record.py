@@ -54,6 +54,7 @@ class EventBatch:
     attribute_name: U32
     attribute_text: U32  # index into texts + 1; 0 means the value is attribute_number
     attribute_number: I64  # micro-units
+    path_key: I64 = field(default_factory=lambda: np.zeros((0, 2), np.int64))  # (paths, 2): 128-bit hash of each path, or none
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def resolve(workspace: Workspace, name: str, depth: int | None = None) -> str | 
     if name in paths and depth in (None, name.count("/")):
         return name
     fitting = [p for p in paths if p.rpartition("/")[2] == name]
-    fitting += [workspace.facts.entities.path[r] for r, (_, called) in workspace.facts.attributes.get("name", {}).items() if called == name]
+    fitting += [workspace.facts.entities.path[r] for r in workspace.facts.attributes.having("name", name).tolist()]
     fitting = sorted(p for p in set(fitting) if depth is None or p.count("/") == depth)
     if len(fitting) > 1:
         raise Conflict(f"{len(fitting)} objects are called {name!r}: {', '.join(fitting[:5])}; give the path")

@@ -10,7 +10,7 @@ from services.kernel.errors import NotFound
 from services.kernel.ports import Log
 from services.kernel.record import Record, Stamped, Tick
 from services.rules_engine.core.guard import Guard
-from services.rules_engine.core.partition import Partition, demand_of
+from services.rules_engine.core.partition import Partition, demand_of, skips_of
 
 PAGE = 2000
 
@@ -44,16 +44,17 @@ async def replay(log: Log[Record], guards: dict[str, Guard], recorded: Decision,
 
 
 def _derive(history: list[Stamped[Record]], guards: dict[str, Guard], recorded: Decision) -> Replayed:
-    state = Partition(guards, demand_of(history))
-    for count, stamped in enumerate(history, 1):
-        for decision in state.step([stamped]):
+    state = Partition(guards, demand_of(history), skips_of(history))
+    for start in range(0, len(history), PAGE):
+        page = history[start : start + PAGE]
+        for decision in state.step(page):
             if decision.id == recorded.id:
-                return Replayed(decision, recorded, count)
+                return Replayed(decision, recorded, start + len(page))
     return Replayed(None, recorded, len(history))
 
 
 async def state_at(log: Log[Record], guards: dict[str, Guard], instant: int, partition: int = 0) -> Partition:
-    """The state as the last boundary at or before an instant judged it, over the records stamped before the instant."""
+    """The state as the last boundary at or before an instant judged it, over the records stamped before it, with all that a chart may show."""
     history = await records(log, partition, instant)
     if not history:
         raise NotFound("the log holds nothing from before that time")
@@ -61,7 +62,7 @@ async def state_at(log: Log[Record], guards: dict[str, Guard], instant: int, par
 
 
 def _fold(history: list[Stamped[Record]], guards: dict[str, Guard], instant: int) -> Partition:
-    state = Partition(guards, demand_of(history))
+    state = Partition(guards, replace(demand_of(history), evidence=True), skips_of(history))
     state.step(history)
     state.step([replace(history[-1], offset=history[-1].offset + 1, stamp=max(instant, history[-1].stamp), record=Tick())])
     return state

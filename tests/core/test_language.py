@@ -463,8 +463,16 @@ class Figures:
     def target(self, wanted: Any, row: int) -> int | None:
         return self.goal
 
+    def targets(self, wanted: Any, rows: Any) -> Any:
+        return np.full(len(rows), self.goal or 0, np.int64), np.full(len(rows), self.goal is None)
+
     def attribute(self, name: str, row: int) -> str | int | None:
         return self.status
+
+    def attributes_of(self, name: str, rows: Any, text: str | None) -> Any:
+        known = isinstance(self.status, int if text is None else str)
+        value = self.status if text is None else int(self.status == text)
+        return np.full(len(rows), value if known else 0, np.int64), np.full(len(rows), not known)
 
 
 def worth(text: str, figures: Figures) -> Fraction | str | float | None:

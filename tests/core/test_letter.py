@@ -164,7 +164,7 @@ def test_the_value_of_an_outcome_is_a_number_only_where_it_is_whole_digits() -> 
     for value in ("-5", "--5", "²", "", "1.5", "٣"):
         world.outcome("0" * 32, "verified", "a", action=f"x{value}", value=value)
     facts = state_of(world.at(2).tick()).facts
-    said = {name: facts.attribute(name, facts.entities.row[f"{GROUP}/a"]) for name in facts.attributes if name.startswith("x")}
+    said = {name: facts.attribute(name, facts.entities.row[f"{GROUP}/a"]) for name in facts.attributes.columns if name.startswith("x")}
     assert said == {"x-5": -5, "x--5": "--5", "x²": "²", "x": "", "x1.5": "1.5", "x٣": "٣"}
 
 

@@ -33,8 +33,16 @@ class Given:
     def target(self, name, row):
         return self._target
 
+    def targets(self, name, rows):
+        return np.full(len(rows), self._target or 0, np.int64), np.full(len(rows), self._target is None)
+
     def attribute(self, name, row):
         return self.attributes.get(name)
+
+    def attributes_of(self, name, rows, text):
+        value = self.attributes.get(name)
+        known = isinstance(value, int if text is None else str)
+        return np.full(len(rows), (value if text is None else int(value == text)) if known else 0, np.int64), np.full(len(rows), not known)
 
 
 def ref(i: int) -> MetricRef:

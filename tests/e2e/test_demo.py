@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -23,7 +24,9 @@ from services.demo.replay import PACK, Figures, Replay, Sample, path
 from services.demo.sample import Experiment, bundled
 from services.demo.show import MARK, Show, fresh
 from services.kernel.errors import Misconfigured, Unavailable
+from services.kernel.record import EventBatch
 from services.rules_engine.language.pack import guards, load_pack
+from services.rules_engine.replay import records
 from services.rules_engine.trial import run_tests
 
 ROOT = Path(__file__).parents[2]
@@ -65,8 +68,11 @@ async def test_a_paused_headline_is_shown_to_nobody_and_a_doubtful_test_is_left_
     async with staged(tmp_path, 1) as replay:
         for hour in range(1, HOURS + 1):
             await replay.hour(hour)
-        facts = replay.trimtab.worker.partition.workspaces["main"].facts
-        counted = {p: int(facts.history.totals(row, len(facts.slot), 0)[facts.slot["sandbox", "impressions"]]) for p, row in facts.entities.row.items()}
+        counted: Counter[str] = Counter()
+        for batch in [s.record for s in await records(replay.trimtab.events, 0) if isinstance(s.record, EventBatch)]:
+            for event, measure, amount in zip(batch.amount_event.tolist(), batch.amount_measure.tolist(), batch.amount.tolist(), strict=True):
+                if batch.measures[measure] == "impressions":
+                    counted[batch.paths[batch.entity[event]]] += amount
         for test, arm in replay.sample.arms:
             hours = replay.sample.drawn[arm.name][: replay.paused_after.get(arm.name, HOURS)]
             assert counted[path(test, arm)] == sum(views for views, _ in hours) * 1_000_000

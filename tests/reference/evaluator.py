@@ -50,6 +50,7 @@ from services.rules_engine.core.program import (
 
 MICRO = 1_000_000
 HOUR = 3600 * MICRO
+DAY_PANE = HOUR // 12  # of the window of a day, where the rule reads none
 HORIZON = 7 * 24 * HOUR  # of deduplication
 CENT = 10_000
 LARGEST_AMOUNT = 2**53
@@ -558,12 +559,14 @@ class Workspace:
                 steps = [step(0, "daily_budget", giver - moved), step(1, "daily_budget", taker + moved)]
         approve = program.approve
         spend = [self.amounts.get((o, program.platform, f"spend@{program.currency}"), []) for o in objects]
+        pane = dict(program.panes).get(24 * HOUR, DAY_PANE)
+        day = (now - 24 * HOUR) // pane * pane  # a window of 24 h like any other
         proposal = {
             "do": wish.kind,
             "path": path,
             "risk": program.risk,
             "approve": {"always": approve.always, "above": approve.above, "by": approve.by, "within": approve.within, "otherwise": approve.otherwise},
-            "spend_per_day": max(sum(a.micros for a in many if a.at >= now - 24 * HOUR) for many in spend),
+            "spend_per_day": max(sum(a.micros for a in many if a.at >= day) for many in spend),
             "currency": program.currency,
             "valid_for": program.valid_for,
             "steps": steps,

@@ -205,7 +205,7 @@ class Rules:
         rng = self.rng
         n, d = rng.choice(self.kept[name].thresholds)
         number = Number(n, d, metric.unit, f"{n}/{d}")
-        if metric.denominator is None or rng.random() < 0.7:
+        if metric.denominator is None or rng.random() < 0.55:
             return number
         target = TargetRef(metric.name.partition("(")[0], metric.unit, f"target({metric.name})")
         match rng.randrange(4):
@@ -323,6 +323,16 @@ def text(e: Expression) -> str:
     return e.text
 
 
+def goals_of(program: Program) -> list[TargetRef]:
+    def inside(node: Any) -> list[TargetRef]:
+        if isinstance(node, TargetRef):
+            return [node]
+        parts = getattr(node, "terms", ()) or [getattr(node, name) for name in ("term", "left", "right") if hasattr(node, name)]
+        return [ref for part in parts for ref in inside(part)]
+
+    return [ref for c in (program.when, program.pair and program.pair.to) if c for ref in inside(c)]
+
+
 def nudged(condition: Condition, rng: random.Random) -> Condition:
     """With other numbers, and the same metrics."""
     match condition:
@@ -395,6 +405,8 @@ class Writer:
             for i in range(rng.choice([2, 3, 4, 5])):
                 self.activate(name, f"rule-{'abcde'[i]}")
             self.open(name)
+            for _ in range(rng.choice([0, 2, 3])):
+                self.target(name)
         for _ in range(self.rounds):
             if not (self.waiting() and rng.random() < 0.4):
                 self.move()
@@ -460,7 +472,7 @@ class Writer:
             self.again: 5,
             self.outcome: 8,
             self.change: 7,
-            self.target: 5,
+            self.target: 10,
             self.edit: 8,
             self.ready: 3,
             self.tick: 4,
@@ -626,8 +638,9 @@ class Writer:
     def target(self, workspace: str) -> None:
         rng = self.rng
         money = self.rules.currency
+        read = {ref.name for programs in self.programs.values() for p in programs[-2:] for ref in goals_of(p)}
         goals = [("cpa", money, (5, 10, 30)), ("cpc", money, (1, 2)), ("ctr", "ratio", (0.008, 0.01, 0.05)), ("cvr", "ratio", (0.1, 0.02))]
-        name, unit, amounts = rng.choice(goals)
+        name, unit, amounts = rng.choice([g for g in goals if g[0] in read] or goals)
         path = rng.choice(["", *ancestors(rng.choice(self.ads))])
         begin = rng.choice([0, 0, self.now, self.now + MINUTE, self.now + HOUR, self.now + DAY])
         end = rng.choice([0, 0, begin + MINUTE, self.now + HOUR, self.now + 2 * DAY, self.now])

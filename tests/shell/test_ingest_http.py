@@ -28,7 +28,9 @@ from services.ingest.intake import Intake
 from services.kernel.errors import Unavailable
 from services.kernel.ids import event_id
 from services.kernel.record import Change, EventBatch, Outcome, Record
+from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.facts import Facts
+from services.rules_engine.core.snapshots import SLOT, VALUE
 from tests.shell.acting import ByHand
 from tests.shell.serving import serving
 
@@ -173,10 +175,10 @@ async def test_a_binary_cloudevent_is_accepted(w: World) -> None:
 async def test_a_known_id_is_a_2xx_without_effect(w: World) -> None:
     for amounts in ({"impressions": 1}, {"impressions": 1}, {"impressions": 999}):
         assert (await w.post("/v1/events", event(amounts=amounts))).status_code == 202
-    facts = Facts()
+    facts = Facts(Demand(depths=(1,), measures=(("meta_ads", "clicks"), ("meta_ads", "impressions"))))
     for stamped in await w.log.read(0, 0):
         assert isinstance(stamped.record, EventBatch)
-        facts.fold(stamped.stamp, stamped.record)
+        facts.fold([stamped.stamp], [stamped.record])
     assert (facts.counts["accepted"], facts.counts["duplicate"], facts.counts["conflicting"]) == (1, 2, 1)
 
 
@@ -226,15 +228,16 @@ async def test_report_rows_are_snapshots(w: World, source: str) -> None:
 
 async def test_a_restated_row_counts_the_difference_and_an_older_one_nothing(w: World) -> None:
     row = {"account_id": "1", "date_start": "2026-02-28", "account_currency": "EUR"}
-    facts = Facts()
+    facts = Facts(Demand(depths=(1,), measures=(("meta_ads", "clicks"), ("meta_ads", "impressions"))))
     for hour, clicks in ((10, "5"), (12, "7"), (11, "6")):
         body = {"rows": [row | {"impressions": "100", "inline_link_clicks": clicks}], "as_of": f"2026-03-01T{hour}:00:00Z"}
         assert (await w.post("/v1/reports/meta_ads", body)).status_code == 202
     for stamped in await w.log.read(0, 0):
         assert isinstance(stamped.record, EventBatch)
-        facts.fold(stamped.stamp, stamped.record)
+        facts.fold([stamped.stamp], [stamped.record])
     clicks_slot = facts.slot["meta_ads", "clicks"]
-    assert [s.value for (_, _, slot), s in facts.snapshots.items() if slot == clicks_slot] == [7_000_000]
+    kept = facts.snapshots.kept[: len(facts.snapshots)]
+    assert kept[kept[:, SLOT] == clicks_slot, VALUE].tolist() == [7_000_000]
     assert facts.counts["outdated"] == 2  # both measures of the older row
 
 

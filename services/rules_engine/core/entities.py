@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from services.kernel.ids import path_key
 from services.kernel.record import I64
+from services.rules_engine.core.keys import Keys
 
 DEPTH = 5  # platform, account, campaign, ad_group, creative
 NEVER = np.iinfo(np.int64).min
 
 
 class Entities:
-    """`lineage[row, depth]` is the ancestor's row at that depth, -1 below the entity itself."""
+    """`lineage[row, depth]` is the ancestor's row at that depth, -1 below the entity itself. A row is also known by the 128-bit hash of its path."""
 
     def __init__(self) -> None:
         self.row: dict[str, int] = {}
         self.path: list[str] = []
-        self.children: list[list[int]] = []
+        self.keys = Keys(64)
         self.depth: I64 = np.zeros(64, np.int64)
+        self.word: I64 = np.zeros(64, np.int64)  # half of the path's hash
         self.lineage: I64 = np.full((64, DEPTH), -1, np.int64)
         self.first_event: I64 = np.full(64, NEVER, np.int64)  # stamp of the first accepted event, its own or a descendant's
 
@@ -26,40 +31,64 @@ class Entities:
 
     def resolve(self, path: str) -> int:
         known = self.row.get(path)
-        if known is not None:
-            return known
-        parent = self.resolve(path.rpartition("/")[0]) if "/" in path else -1
-        row = len(self.path)
-        if row == len(self.depth):
-            self._grow()
-        self.row[path] = row
-        self.path.append(path)
-        self.children.append([])
-        depth = path.count("/")
-        self.depth[row] = depth
-        if parent >= 0:
-            self.lineage[row] = self.lineage[parent]
-            self.children[parent].append(row)
-        self.lineage[row, depth] = row
-        return row
+        return self.rows([path])[0] if known is None else known
 
-    def _grow(self) -> None:
+    def rows(self, paths: Sequence[str]) -> list[int]:
+        """The row of each path; what is new gets one, its ancestors first."""
+        made = [self.row.get(p, -1) for p in paths]
+        if -1 in made:
+            self._add(dict.fromkeys(p for p, row in zip(paths, made, strict=True) if row < 0))
+            made = [self.row[p] for p in paths]
+        return made
+
+    def _add(self, paths: dict[str, None]) -> None:
+        first = len(self.path)
+        for path in paths:
+            at = path.find("/")
+            while at >= 0:
+                self._enter(path[:at])
+                at = path.find("/", at + 1)
+            self._enter(path)
+        count = len(self.path)
+        self._room(count)
+        keys = np.frombuffer(b"".join(path_key(p) for p in self.path[first:]), "<i8").reshape(-1, 2)
+        self.keys.add(keys)
+        self.word[first:count] = keys[:, 0]
+        for row in range(first, count):
+            path = self.path[row]
+            depth = path.count("/")
+            self.depth[row] = depth
+            if depth:
+                self.lineage[row] = self.lineage[self.row[path.rpartition("/")[0]]]
+            self.lineage[row, depth] = row
+
+    def _enter(self, path: str) -> None:
+        if path not in self.row:
+            self.row[path] = len(self.path)
+            self.path.append(path)
+
+    def _room(self, rows: int) -> None:
         n = len(self.depth)
-        self.depth = np.concatenate([self.depth, np.zeros(n, np.int64)])
-        self.lineage = np.concatenate([self.lineage, np.full((n, DEPTH), -1, np.int64)])
-        self.first_event = np.concatenate([self.first_event, np.full(n, NEVER, np.int64)])
+        if rows <= n:
+            return
+        more = max(rows, n * 2) - n
+        self.depth = np.concatenate([self.depth, np.zeros(more, np.int64)])
+        self.word = np.concatenate([self.word, np.zeros(more, np.int64)])
+        self.lineage = np.concatenate([self.lineage, np.full((more, DEPTH), -1, np.int64)])
+        self.first_event = np.concatenate([self.first_event, np.full(more, NEVER, np.int64)])
 
     def touch(self, rows: I64, stamps: I64) -> None:
-        """Rows had an accepted event at these stamps: they and their ancestors exist from then on."""
-        lifted = self.lineage[rows].reshape(-1)
-        when = np.repeat(stamps, DEPTH)
-        keep = lifted >= 0
-        lifted, when = lifted[keep], when[keep]
-        fresh = self.first_event[lifted] == NEVER
-        lifted, when = lifted[fresh][::-1], when[fresh][::-1]
-        self.first_event[lifted] = when  # of several the earliest in log order is written last
+        """Rows had an accepted event at these stamps, which never fall: they and their ancestors exist from then on."""
+        new = np.flatnonzero(self.first_event[rows] == NEVER)
+        if not len(new):
+            return
+        lifted = self.lineage[rows[new]].reshape(-1)
+        when = np.repeat(stamps[new], DEPTH)
+        keep = (lifted >= 0) & (self.first_event[lifted] == NEVER)
+        self.first_event[lifted[keep][::-1]] = when[keep][::-1]  # of several the earliest in log order is written last
 
     def at_depth(self, depth: int) -> I64:
+        """Rows of this depth that exist."""
         n = len(self.path)
-        rows: I64 = np.flatnonzero((self.depth[:n] == depth) & (self.first_event[:n] != NEVER)).astype(np.int64)
+        rows: I64 = np.flatnonzero((self.depth[:n] == depth) & (self.first_event[:n] != NEVER))
         return rows

@@ -7,6 +7,7 @@ stamp while the interval is open, the interval's end - 1 us once it is closed. I
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -14,10 +15,15 @@ from typing import Any
 import numpy as np
 
 from services.kernel.record import I64, EventBatch
-from services.rules_engine.core.entities import DEPTH, Entities
-from services.rules_engine.core.history import History
+from services.rules_engine.core.attributes import Attributes
+from services.rules_engine.core.demand import Demand, base
+from services.rules_engine.core.entities import Entities
+from services.rules_engine.core.history import History, Past
+from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.seen import Seen
-from services.rules_engine.core.window import Windows
+from services.rules_engine.core.snapshots import Snapshots
+from services.rules_engine.core.sums import Since
+from services.rules_engine.core.window import SLOT_BITS, Windows
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -25,16 +31,7 @@ HORIZON = 7 * DAY  # deduplication, by occurred_at
 AHEAD = HOUR  # an event dated further ahead of its stamp is set aside
 LARGEST = 1 << 53  # micro-units of one amount
 MIX = np.int64(-7046029254386353131)
-
-
-@dataclass(slots=True)
-class Snapshot:
-    """The report row's last value for one slot, and the rows it was first folded on."""
-
-    as_of: int
-    value: int
-    rows: I64
-    interval_start: int
+NO_ROWS = np.zeros(0, np.int64)
 
 
 def word(text: str) -> int:
@@ -42,139 +39,344 @@ def word(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-class Facts:
-    """Accepts batches in log order; `dirty` collects the rows whose facts changed since it was last taken."""
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The first table of several batches as one: rows instead of paths, sources of the workspace instead of the batch's."""
 
-    def __init__(self) -> None:
+    stamp: I64
+    row: I64
+    source: I64
+    occurred_at: I64
+    as_of: I64
+    ids: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Amounts:
+    """The second table, of the measures that somebody reads, by event."""
+
+    event: I64
+    slot: I64
+    amount: I64
+
+
+class Facts:
+    """Accepts batches in log order; `dirty` marks the rows whose facts changed since it was last taken."""
+
+    def __init__(self, demand: Demand | None = None) -> None:
+        self.demand = demand or Demand()
+        self.levels = list(self.demand.depths)
         self.entities = Entities()
-        self.windows = Windows()
-        self.history = History()
+        self.windows = Windows(self.demand.windows, self.demand.depths)
+        self.sinces: dict[int, Since] = {}  # by when they were born
+        self.history = History(self._needed)
         self.seen = Seen(HORIZON)
-        self.slot: dict[tuple[str, str], int] = {}  # (source, measure) -> column of the sums
-        self.snapshots: dict[tuple[int, int, int], Snapshot] = {}
-        self.attributes: dict[str, dict[int, tuple[int, str | int]]] = {}
-        self.newest: dict[tuple[str, int], int] = {}  # (source, account row) -> newest occurred_at or as_of, clamped
+        self.slot: dict[tuple[str, str], int] = {}  # (source, measure) -> column of the sums, of those that are read
+        self.snapshots = Snapshots()
+        self.attributes = Attributes()
+        self.sources: dict[str, int] = {}
+        self.newest: list[I64] = []  # by source: newest occurred_at or as_of of each account's row, clamped; 0 for never
         self.counts: Counter[str] = Counter()
-        self.dirty: list[I64] = []
+        self.dirty: Bools = np.zeros(64, np.bool_)
+        self.latest = 0  # the largest stamp folded
+        self._demanded = set(self.demand.measures)
+        self._slots: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
+        self._words: dict[str, int] = {}
+
+    # -- dictionaries ------------------------------------------------------------------------------------------------
 
     def slot_of(self, source: str, measure: str) -> int:
-        return self.slot.setdefault((source, measure), len(self.slot))
+        """The column of a measure, -1 where nobody reads it."""
+        known = self.slot.get((source, measure))
+        if known is None and (source, base(measure)) in self._demanded:
+            known = self.slot[source, measure] = len(self.slot)
+        return -1 if known is None else known
 
-    def fold(self, stamp: int, batch: EventBatch) -> list[tuple[I64, I64, I64, I64]]:
-        """Accepts what counts of a batch; returns parts (row, slot, origin, amount) of what was added, lifted to every ancestor."""
-        rows = np.array([self.entities.resolve(p) for p in batch.paths] or [0], np.int64)
+    def _word(self, text: str) -> int:
+        known = self._words.get(text)
+        if known is None:
+            known = self._words[text] = word(text)
+        return known
+
+    def _table(self, batch: EventBatch) -> list[int]:
+        """The slot of each (source, measure) of a batch, row by row."""
+        key = batch.sources, batch.measures
+        known = self._slots.get(key)
+        if known is None:
+            if len(self._slots) > 10_000:
+                self._slots.clear()
+            known = self._slots[key] = [self.slot_of(s, m) for s in batch.sources for m in batch.measures]
+        return known
+
+    # -- folding -----------------------------------------------------------------------------------------------------
+
+    def fold(self, stamps: Sequence[int], batches: Sequence[EventBatch]) -> None:
+        """Accepts what counts of batches in log order, whose effective stamps never fall."""
+        sizes = [len(b.event_id) for b in batches]
+        if not sum(sizes):
+            return
+        self.latest = max(self.latest, stamps[-1])
+        events = self._events(stamps, batches, sizes)
+        first = np.cumsum([0, *sizes])
+        many = [len(b.amount) for b in batches]
+        of = joined([b.amount_event for b in batches]) + np.repeat(first[:-1], many)
+        amount = joined([b.amount for b in batches])
+        measure = joined([b.amount_measure for b in batches])
+        accepted = self._accept(events, of, amount, measure, batches, many)
+        self._learn(events, accepted, batches, first)
+        at = np.repeat(np.cumsum([0, *(len(b.sources) * len(b.measures) for b in batches)])[:-1], many)
+        width = np.repeat([len(b.measures) for b in batches], many)
+        table = np.array([s for b in batches for s in self._table(b)] or [0], np.int64)
+        within = joined([b.source for b in batches])[of] * width if any(len(b.sources) > 1 for b in batches) else 0
+        slot = table[at + within + measure]
+        kept = slot >= 0 if accepted.all() else (slot >= 0) & accepted[of]
+        if not kept.all():
+            of, slot, amount = of[kept], slot[kept], amount[kept]
+        self._count(events, Amounts(of, slot, amount), batches)
+
+    def _events(self, stamps: Sequence[int], batches: Sequence[EventBatch], sizes: list[int]) -> Events:
+        rows = [self._rows(b) for b in batches]
+        place = np.repeat(np.cumsum([0, *(len(r) for r in rows)])[:-1], sizes)
+        row = joined(rows)[place + joined([b.entity for b in batches])]
+        self._room()
+        sources = [[self._source(s) for s in b.sources] for b in batches]
+        if all(s == sources[0] and len(s) == 1 for s in sources):
+            source = np.full(len(row), sources[0][0], np.int64)
+        else:
+            place = np.repeat(np.cumsum([0, *(len(s) for s in sources)])[:-1], sizes)
+            source = np.array([x for s in sources for x in s], np.int64)[place + joined([b.source for b in batches])]
+        columns = (joined([getattr(b, name) for b in batches]) for name in ("occurred_at", "as_of", "event_id"))
+        return Events(np.repeat(np.array(stamps, np.int64), sizes), row, source, *columns)
+
+    def _rows(self, batch: EventBatch) -> I64:
+        if len(batch.path_key):
+            found = self.entities.keys.find(np.ascontiguousarray(batch.path_key))
+            if not len(found) or int(found.min()) >= 0:
+                return found
+        return np.array(self.entities.rows(batch.paths), np.int64)
+
+    def _source(self, name: str) -> int:
+        known = self.sources.get(name)
+        if known is None:
+            known = self.sources[name] = len(self.sources)
+            self.newest.append(np.zeros(len(self.dirty), np.int64))
+        return known
+
+    def _room(self) -> None:
+        rows = len(self.entities)
+        if rows >= len(self.dirty):  # the last is spare: what has no ancestor at a level marks it
+            more = max(rows + 1, 2 * len(self.dirty)) - len(self.dirty)
+            self.dirty = np.concatenate([self.dirty, np.zeros(more, np.bool_)])
+            self.newest = [np.concatenate([n, np.zeros(more, np.int64)]) for n in self.newest]
+
+    def _accept(self, e: Events, of: I64, amount: I64, measure: I64, batches: Sequence[EventBatch], many: list[int]) -> Bools:
+        late = (e.as_of == 0) & (e.occurred_at < e.stamp - HORIZON)
+        if late.any():  # what carries no amounts cannot count twice
+            counts = np.zeros(len(late), np.bool_)
+            counts[of] = True
+            late &= counts
+        ahead = e.occurred_at > e.stamp + AHEAD
+        unfit = late | ahead
+        large = np.abs(amount) > LARGEST
+        huge = 0
+        if large.any():
+            too_large = np.zeros(len(e.row), np.bool_)
+            too_large[of[large]] = True
+            huge = int(too_large.sum())
+            unfit |= too_large
+        body = self._bodies(e, of, amount, measure, batches, many)
+        if unfit.any():
+            fit = np.flatnonzero(~unfit)
+            accepted = np.zeros(len(e.row), np.bool_)
+            accepted[fit], conflicts = self.seen.accept(e.ids[fit], body[fit], e.stamp[fit])
+            candidates = len(fit)
+        else:
+            accepted, conflicts = self.seen.accept(e.ids, body, e.stamp)
+            candidates = len(accepted)
+        counted = int(accepted.sum())
+        self.counts.update(late=int(late.sum()), ahead=int(ahead.sum()), huge=huge, conflicting=conflicts, duplicate=candidates - counted, accepted=counted)
+        return accepted
+
+    def _bodies(self, e: Events, of: I64, amount: I64, measure: I64, batches: Sequence[EventBatch], many: list[int]) -> I64:
+        """A hash of what each event says, to notice two that say different things under one id."""
+        place = np.repeat(np.cumsum([0, *(len(b.measures) for b in batches)])[:-1], many)
+        words = np.array([self._word(m) for b in batches for m in b.measures] or [0], np.int64)
         with np.errstate(over="ignore"):
-            body = np.array([word(p) for p in batch.paths] or [0], np.int64)[batch.entity] ^ (batch.occurred_at * MIX) ^ (batch.as_of * np.int64(31))
-            cell = np.array([word(m) for m in batch.measures] or [0], np.int64)
-            np.add.at(body, batch.amount_event, (batch.amount * MIX) ^ cell[batch.amount_measure])
-        is_snapshot = batch.as_of > 0
-        has_amounts = np.zeros(len(body), np.bool_)
-        has_amounts[batch.amount_event] = True
-        late = has_amounts & ~is_snapshot & (batch.occurred_at < stamp - HORIZON)
-        ahead = batch.occurred_at > stamp + AHEAD
-        huge = np.zeros(len(body), np.bool_)
-        huge[batch.amount_event[np.abs(batch.amount) > LARGEST]] = True
-        fit = ~(late | ahead | huge)
-        accepted = np.zeros(len(body), np.bool_)
-        accepted[fit], conflicts = self.seen.accept(batch.event_id[fit], body[fit], stamp)
-        self.counts.update(late=int(late.sum()), ahead=int(ahead.sum()), huge=int(huge.sum()), conflicting=conflicts)
-        self.counts.update(duplicate=int(fit.sum() - accepted.sum()), accepted=int(accepted.sum()))
-        if not accepted.any():
-            return []
-        entity = rows[batch.entity]
-        occurred = np.minimum(batch.occurred_at, stamp)
-        self.entities.touch(entity[accepted], np.full(int(accepted.sum()), stamp))
-        lifted = self.entities.lineage[entity[accepted]].reshape(-1)
-        self.dirty.append(np.unique(lifted[lifted >= 0]))
-        self._freshen(batch, entity, accepted, np.maximum(occurred, np.minimum(batch.as_of, stamp)))
-        self._describe(batch, entity, accepted, occurred)
-        slots = np.zeros((len(batch.sources) or 1, len(batch.measures) or 1), np.int64)
-        for s, m in sorted(set(zip(batch.source[batch.amount_event].tolist(), batch.amount_measure.tolist(), strict=True))):
-            slots[s, m] = self.slot_of(batch.sources[s], batch.measures[m])
-        event = batch.amount_event.astype(np.int64)
-        slot = slots[batch.source[event], batch.amount_measure]
-        parts = []
-        plain = accepted[event] & ~is_snapshot[event]
-        if plain.any():
-            parts.append(self._lift(entity[event[plain]], slot[plain], occurred[event[plain]], occurred[event[plain]], batch.amount[plain]))
-        for i in np.flatnonzero(accepted[event] & is_snapshot[event]).tolist():
-            part = self._restate(stamp, batch, int(event[i]), int(slot[i]), int(batch.amount[i]), int(entity[event[i]]))
-            if part is not None:
-                parts.append(part)
-        return [(row, s, origin, amount) for row, s, origin, landing, amount in map(self._add, parts)]
+            body: I64 = self.entities.word[e.row] ^ (e.occurred_at * MIX) ^ (e.as_of * np.int64(31))
+            said = (amount * MIX) ^ words[place + measure]
+            if len(of) == len(body) and int(of[-1]) == len(body) - 1 and (np.diff(of) == 1).all():
+                body += said
+            else:
+                np.add.at(body, of, said)
+            folded: I64 = body ^ (body >> np.int64(32))
+        return folded
 
-    def _add(self, part: tuple[I64, I64, I64, I64, I64]) -> tuple[I64, I64, I64, I64, I64]:
-        row, slot, origin, landing, amount = part
-        self.windows.fold(row, slot, amount, landing, len(self.entities), len(self.slot))
-        self.history.put(row, slot, origin, landing, amount)
-        return part
+    def _learn(self, e: Events, accepted: Bools, batches: Sequence[EventBatch], first: I64) -> None:
+        """What accepted events say beside their amounts: that entities exist, that sources are alive, what is so."""
+        row, stamp, source = e.row, e.stamp, e.source
+        occurred = np.minimum(e.occurred_at, stamp)
+        heard = np.maximum(occurred, np.minimum(e.as_of, stamp))
+        if not accepted.all():
+            row, stamp, source, heard = row[accepted], stamp[accepted], source[accepted], heard[accepted]
+        if not len(row):
+            return
+        self.entities.touch(row, stamp)
+        lineage = self.entities.lineage
+        for depth in self.levels:
+            self.dirty[lineage[row, depth]] = True
+        account = lineage[row, 1]
+        for s in np.unique(source).tolist() if len(self.sources) > 1 else [0]:
+            mine = source == s if len(self.sources) > 1 else slice(None)
+            np.maximum.at(self.newest[s], account[mine], heard[mine])
+        for batch, start in zip(batches, first.tolist(), strict=False):
+            if len(batch.attribute_event):
+                self._describe(batch, start, e.row, accepted, occurred)
 
-    def _lift(self, row: I64, slot: I64, origin: I64, landing: I64, amount: I64) -> tuple[I64, I64, I64, I64, I64]:
-        lineage = self.entities.lineage[row]
-        keep = (lineage >= 0).reshape(-1)
-        columns = (np.repeat(column, DEPTH)[keep] for column in (slot, origin, landing, amount))
-        s, o, at, a = columns
-        return lineage.reshape(-1)[keep], s, o, at, a
+    def _describe(self, batch: EventBatch, start: int, row: I64, accepted: Bools, occurred: I64) -> None:
+        event = batch.attribute_event.astype(np.int64) + start
+        texts = np.array([0, *(self.attributes.word(t) for t in batch.texts)], np.int64)[batch.attribute_text]
+        for i, name in enumerate(batch.names):
+            here = np.flatnonzero((batch.attribute_name == i) & accepted[event])
+            if len(here):
+                about = event[here]
+                self.attributes.put(name, row[about], occurred[about], texts[here], batch.attribute_number[here], len(self.entities))
 
-    def _restate(self, stamp: int, batch: EventBatch, event: int, slot: int, value: int, row: int) -> tuple[I64, I64, I64, I64, I64] | None:
-        """A snapshot becomes the difference to the row's last value, if it is newer."""
-        key = (int(batch.row_id[event, 0]), int(batch.row_id[event, 1]), slot)
-        as_of, start, end = int(batch.as_of[event]), int(batch.interval_start[event]), int(batch.interval_end[event])
-        kept = self.snapshots.get(key)
-        if kept is not None and as_of <= kept.as_of:
-            self.counts["outdated"] += 1
-            return None
-        if kept is None:
-            lineage = self.entities.lineage[row]
-            kept = self.snapshots[key] = Snapshot(as_of, 0, lineage[lineage >= 0], start)
-        difference, kept.as_of, kept.value = value - kept.value, as_of, value
-        if difference == 0:
-            return None
-        n = len(kept.rows)
-        self.dirty.append(kept.rows)
-        landing = stamp if end > stamp else end - 1
-        return kept.rows, np.full(n, slot), np.full(n, start), np.full(n, landing), np.full(n, difference)
+    def _count(self, e: Events, a: Amounts, batches: Sequence[EventBatch]) -> None:
+        of, slot, amount = a.event, a.slot, a.amount
+        if not len(of):
+            return
+        row = e.row[of]
+        landing = origin = np.minimum(e.occurred_at, e.stamp)[of]
+        restating = e.as_of[of] > 0
+        if restating.any():
+            row, landing, origin, amount, kept = self._restate(e, a, batches, row, landing, origin, restating)
+            if not kept.all():
+                row, slot, landing, origin, amount = row[kept], slot[kept], landing[kept], origin[kept], amount[kept]
+            if not len(row):
+                return
+        rows, slots = len(self.entities), len(self.slot)
+        lineage = self.entities.lineage[:, self.levels]
+        self.windows.fold(row << SLOT_BITS | slot, amount, landing, lineage, rows, slots)
+        if self.demand.evidence:
+            self.history.put(row, slot, origin, landing, amount)
+            for since in self.sinces.values():
+                since.room(rows, slots)
+                since.add(row, slot, origin, amount, lineage)
 
-    def _freshen(self, batch: EventBatch, entity: I64, accepted: np.typing.NDArray[np.bool_], when: I64) -> None:
-        account = self.entities.lineage[entity, 1]
-        for s, a in sorted(set(zip(batch.source[accepted].tolist(), account[accepted].tolist(), strict=True))):
-            of = accepted & (batch.source == s) & (account == a)
-            key = (batch.sources[s], a)
-            self.newest[key] = max(self.newest.get(key, 0), int(when[of].max()))
+    def _restate(
+        self, e: Events, a: Amounts, batches: Sequence[EventBatch], row: I64, landing: I64, origin: I64, restating: Bools
+    ) -> tuple[I64, I64, I64, I64, Bools]:
+        """Readings become differences to what their rows last said; returns (row, landing, origin, amount, kept)."""
+        starts, ends, ids = (joined([getattr(b, name) for b in batches]) for name in ("interval_start", "interval_end", "row_id"))
+        names = {number: name for name, number in self.slot.items()}
+        words = np.array([self._word(f"{names[i][0]} {names[i][1]}") for i in range(len(names))], np.int64)
+        at = np.flatnonzero(restating)
+        of = a.event[at]
+        start, end, stamp = starts[of], ends[of], e.stamp[of]
+        newer, difference, owner = self.snapshots.restate(ids[of], words[a.slot[at]], a.slot[at], e.as_of[of], a.amount[at], row[at], start)
+        self.counts["outdated"] += int((~newer).sum())
+        kept, amount = np.ones(len(row), np.bool_), a.amount.copy()
+        row, landing, origin = row.copy(), landing.copy(), origin.copy()
+        kept[at], amount[at], row[at] = newer & (difference != 0), difference, owner
+        landing[at], origin[at] = np.where(end > stamp, stamp, end - 1), start
+        touched = owner[newer & (difference != 0)]
+        for depth in self.levels:
+            self.dirty[self.entities.lineage[touched, depth]] = True
+        return row, landing, origin, amount, kept
 
-    def _describe(self, batch: EventBatch, entity: I64, accepted: np.typing.NDArray[np.bool_], occurred: I64) -> None:
-        for event, name, text, number in zip(
-            batch.attribute_event.tolist(), batch.attribute_name.tolist(), batch.attribute_text.tolist(), batch.attribute_number.tolist(), strict=True
-        ):
-            if accepted[event]:
-                self.describe(batch.names[name], int(entity[event]), int(occurred[event]), batch.texts[text - 1] if text else number)
+    def _needed(self, row: I64, origin: I64) -> Bools:
+        """Which amounts some line of [since change] counts, or one that is drawn from now on may."""
+        needed = origin >= self.latest
+        lineage = self.entities.lineage[:, self.levels][row]
+        for since in self.sinces.values():
+            since.room(len(self.entities), len(self.slot))
+            start = np.where(lineage >= 0, since.start[lineage], np.iinfo(np.int64).max).min(axis=1, initial=np.iinfo(np.int64).max)
+            needed |= origin >= start
+        return needed
+
+    # -- change and evidence -----------------------------------------------------------------------------------------
+
+    def since(self, born: int) -> Since:
+        """The evidence sums of rules whose anchors took effect at this boundary."""
+        if born not in self.sinces:
+            made = self.sinces[born] = Since(born)
+            made.room(len(self.entities), len(self.slot))
+            row, slot, origin, _, amount = self.history.every()
+            future = origin >= born  # a report row may be of an interval that has yet to begin
+            if future.any():
+                made.add(row[future], slot[future], origin[future], amount[future], self.entities.lineage[:, self.levels])
+        return self.sinces[born]
+
+    def restart(self, row: int, changed: int) -> None:
+        """Evidence of the row begins anew at a change."""
+        self._room()
+        self.dirty[row] = True
+        for since in self.sinces.values():
+            since.room(len(self.entities), len(self.slot))
+            if since.restart(row, changed) and self.demand.evidence:
+                since.sums[row] = self.history.totals(self.below(row), since.sums.shape[1], int(since.start[row]))
+
+    def below(self, row: int) -> I64:
+        """The row itself and every row under it."""
+        depth = int(self.entities.depth[row])
+        rows: I64 = np.flatnonzero(self.entities.lineage[: len(self.entities), depth] == row)
+        return rows
+
+    def past(self, source: str, measure: str, row: int, start: int) -> Past:
+        """The row's amounts of a measure from an origin on."""
+        slot = self.slot.get((source, measure))
+        return Past(NO_ROWS, NO_ROWS) if slot is None else self.history.since(self.below(row), slot, start)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
 
     def describe(self, name: str, row: int, when: int, value: str | int) -> None:
-        """The latest value wins, of two at one instant the later in the log."""
-        known = self.attributes.setdefault(name, {})
-        if row not in known or known[row][0] <= when:
-            known[row] = (when, value)
+        self._room()
+        self.attributes.say(name, row, when, value, len(self.entities))
+        self.dirty[row] = True
 
     def attribute(self, name: str, row: int) -> str | int | None:
         """The last known value, or None where it was never seen."""
-        known = self.attributes.get(name, {}).get(row)
-        return None if known is None else known[1]
+        return self.attributes.value(name, row)
+
+    def heard(self, source: str, account: int) -> int:
+        """The newest occurred_at or as_of of a source in an account's row, 0 for never."""
+        known = self.sources.get(source)
+        return 0 if known is None or account < 0 else int(self.newest[known][account])
+
+    def roll(self, now: int) -> None:
+        """What no longer belongs into a window has left it."""
+        for rows in self.windows.roll(now, self.entities.lineage[:, self.levels], len(self.entities)):
+            self.mark(rows)
+
+    def mark(self, rows: I64 | int) -> None:
+        """Something about these rows changed."""
+        self._room()
+        self.dirty[rows] = True
 
     def take_dirty(self) -> I64:
-        parts, self.dirty = self.dirty, []
-        return np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
+        rows: I64 = np.flatnonzero(self.dirty[: len(self.entities)])
+        self.dirty[rows] = False
+        return rows
 
     def canonical(self) -> list[Any]:
         """The facts by path, in order of the path: neither row order nor array sizes show."""
         path, slots = self.entities.path, sorted(self.slot.items())
         live = sorted((path[r], r) for r in range(len(path)))
-        sums = [[key, [[p, [[s, int(w.sums[r, i])] for s, i in slots if r < len(w.sums) and i < w.sums.shape[1] and w.sums[r, i]]] for p, r in live]]
-                for key, w in sorted(self.windows.windows.items())]  # fmt: skip
+        tables = [(list(key), w.sums.table) for key, w in sorted(self.windows.windows.items())]
+        tables += [([born], s.sums) for born, s in sorted(self.sinces.items())]
+        sums = [[key, [[p, [[s, int(t[r, i])] for s, i in slots if r < len(t) and i < t.shape[1] and t[r, i]]] for p, r in live]] for key, t in tables]
+        newest = [[s, path[a], int(n[a])] for s, i in self.sources.items() for n in [self.newest[i]] for a in np.flatnonzero(n[: len(path)]).tolist()]
         return [
             [[p, int(self.entities.first_event[r])] for p, r in live],
             sums,
             blake2b(b"".join(x if isinstance(x, bytes) else str(x).encode() for x in self.seen.canonical()), digest_size=16).hexdigest(),
-            [[name, sorted([path[r], when, value] for r, (when, value) in known.items())] for name, known in sorted(self.attributes.items())],
-            sorted([source, path[account], when] for (source, account), when in self.newest.items()),
-            sorted([list(key[:2]), [path[r] for r in s.rows.tolist()], s.as_of, s.value] for key, s in self.snapshots.items()),
+            self.attributes.canonical(path),
+            sorted(newest),
+            self.snapshots.canonical(path, [name for name, _ in sorted(self.slot.items(), key=lambda item: item[1])]),
         ]
+
+
+def joined(parts: Sequence[Any]) -> I64:
+    """Columns as one, of 64-bit integers."""
+    out: I64 = np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
+    return out.astype(np.int64, copy=False)

@@ -49,7 +49,11 @@ class Circumstance:
 
 
 class Guard(Protocol):
-    """One file of `guards/`. `ask` returns a Verdict whose `refusal` is a key of `refusals`, or ""."""
+    """One file of `guards/`. `ask` returns a Verdict whose `refusal` is a key of `refusals`, or "".
+
+    It may also have `refuses(cells: Cells) -> Bools | None`: whether it refuses, of many cells at once; the same answers, or None where it cannot say.
+    A guard without it is asked cell by cell.
+    """
 
     name: ClassVar[str]
     parameters: ClassVar[dict[str, Parameter]]

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from services.kernel.decision import Decision, Reading, Verdict
-from services.kernel.entity import LEVELS, ancestors
-from services.kernel.record import I64, Target
+from services.kernel.entity import LEVELS
+from services.kernel.record import I64
+from services.rules_engine.core.cells import Cells
 from services.rules_engine.core.claims import Strength
+from services.rules_engine.core.demand import day_of, spend_of
 from services.rules_engine.core.entities import NEVER
 from services.rules_engine.core.guard import Circumstance
 from services.rules_engine.core.history import Past
@@ -19,13 +21,12 @@ from services.rules_engine.core.lifecycle import Life
 from services.rules_engine.core.program import Compare, Condition, Measure, Program, TargetRef
 from services.rules_engine.core.propose import propose
 from services.rules_engine.core.running import Running, Subject
+from services.rules_engine.core.shape import ASK_ANYWAY, Shape
 from services.rules_engine.core.truth import FALSE, LARGEST_SUM, TRUE, WORDS, Bools, Judge, Truth, both, comparisons, inside
 
 if TYPE_CHECKING:
     from services.rules_engine.core.workspace import Workspace
 
-DAY = 86_400_000_000
-PLAIN = 1_000_000  # the denominator of a plain amount
 OUTRANKED = Verdict("outranked", "outranked")
 NOTHING_TO_MOVE = Verdict("proposal", "nothing_to_move")
 
@@ -49,92 +50,175 @@ class Candidate:
 
 
 class View:
-    """What one rule may read at one boundary."""
+    """What the rules of one evidence line may read at one boundary: columns are gathered once for all of them."""
 
     def __init__(self, workspace: Workspace, rule: Running, now: int) -> None:
-        self.workspace, self.rule, self.now, self.facts = workspace, rule, now, workspace.facts
-        self._targets: dict[tuple[str, int], Target | None] = {}
+        self.workspace, self.now, self.facts = workspace, now, workspace.facts
+        self.since, self.panes, self.program = rule.since, dict(rule.program.panes), rule.program
+        self._sums: dict[tuple[Measure, int], list[tuple[I64, I64, Bools]]] = {}  # of the few columns of rows that are asked again and again
 
     def sums(self, measure: Measure, window: int, rows: I64) -> tuple[I64, Bools]:
+        held = self._sums.get((measure, window), [])
+        for of, sums, unknown in held:
+            if of is rows:
+                return sums, unknown
         table = self._table(window)
-        slot = self.facts.slot.get((measure.source, measure.name))
-        sums = self._column(table, slot, rows)
+        sums = self._column(table, self.facts.slot.get((measure.source, measure.name)), rows)
         unknown = (sums < 0) | (sums > LARGEST_SUM)
         if "@" in measure.name:
             for other in self._other_currencies(measure):
-                unknown |= self._column(table, other, rows) != 0
+                unknown = unknown | (self._column(table, other, rows) != 0)
+        if len(rows) > 1:
+            self._sums[measure, window] = [*held[-7:], (rows, sums, unknown)]
         return sums, unknown
 
     def _table(self, window: int) -> I64:
-        if window == 0:
-            return self.rule.since.sums
-        pane = dict(self.rule.program.panes)[window]
-        return self.facts.windows.windows[window, pane].sums
+        return self.since.sums if window == 0 else self.facts.windows.windows[window, self.panes[window]].sums.table
 
     @staticmethod
     def _column(table: I64, slot: int | None, rows: I64) -> I64:
+        if slot is None or slot >= table.shape[1]:
+            return np.zeros(len(rows), np.int64)
+        if len(rows) and int(rows.max()) < len(table):
+            column: I64 = table[rows, slot]
+            return column
         out = np.zeros(len(rows), np.int64)
-        if slot is not None and slot < table.shape[1]:
-            inside = rows < len(table)
-            out[inside] = table[rows[inside], slot]
+        inside = rows < len(table)
+        out[inside] = table[rows[inside], slot]
         return out
 
     def _other_currencies(self, measure: Measure) -> list[int]:
-        base = measure.name.partition("@")[0] + "@"
-        return [i for (source, name), i in self.facts.slot.items() if source == measure.source and name.startswith(base) and name != measure.name]
+        return self.workspace.other_currencies(measure.source, measure.name)
 
     def target(self, asked: TargetRef, row: int) -> int | None:
-        key = (asked.name, row)
-        if key not in self._targets:
-            self._targets[key] = self._resolve(asked.name, row)
-        target = self._targets[key]
-        return target.amount if target is not None and target.unit == asked.unit else None
+        amount, unknown = self.targets(asked, np.array([row], np.int64))
+        return None if unknown[0] else int(amount[0])
 
-    def _resolve(self, name: str, row: int) -> Target | None:
-        """The deepest valid target on the row's lineage wins, then the later record."""
-        by_path = self.workspace.targets.get(name, {})
-        for at in (*reversed(ancestors(self.facts.entities.path[row])), ""):
-            valid = [t for t in by_path.get(at, ()) if t.valid_from <= self.now and not (t.valid_until and t.valid_until <= self.now)]
-            if valid:
-                return valid[-1]
-        return None
+    def targets(self, asked: TargetRef, rows: I64) -> tuple[I64, Bools]:
+        """The deepest valid target on each row's lineage wins, then the later record; of another unit it is unknown."""
+        return self.workspace.targets_of(asked, rows, self.now)
 
     def attribute(self, name: str, row: int) -> str | int | None:
         return self.facts.attribute(name, row)
 
+    def attributes_of(self, name: str, rows: I64, text: str | None) -> tuple[I64, Bools]:
+        seen, word, number = self.facts.attributes.take(name, rows)
+        if text is None:
+            return number, ~seen | (word != 0)
+        return (word == self.facts.attributes.vocabulary.get(text, -1)).astype(np.int64), ~seen | (word == 0)
+
     def past(self, measure: Measure, row: int) -> Past:
-        slot = self.facts.slot.get((measure.source, measure.name))
-        if slot is None:
-            return Past(np.zeros(0, np.int64), np.zeros(0, np.int64))
-        return self.facts.history.since(row, slot, int(self.rule.since.start[row]))
+        return self.facts.past(measure.source, measure.name, row, int(self.since.start[row]))
 
     def spend_per_day(self, row: int) -> int:
-        """What the object spent over the last 24 hours, micro-units of the account's currency."""
-        slot = self.facts.slot.get((self.rule.program.platform, f"spend@{self.rule.program.currency}"))
-        if slot is None:
-            return 0
-        past = self.facts.history.since(row, slot, np.iinfo(np.int64).min)
-        return int(past.amount[past.landing >= self.now - DAY].sum())
+        """What the object spent over [24h], micro-units of the account's currency."""
+        measure = spend_of(self.program)
+        table = self.facts.windows.windows[day_of(self.program)].sums.table
+        return int(self._column(table, self.facts.slot.get((measure.source, measure.name)), np.array([row], np.int64))[0])
 
 
 class Judgement:
     """Reads a workspace at one boundary; changes only the lives of its rules and, on admission, what is in flight."""
 
-    def __init__(self, workspace: Workspace, now: int) -> None:
+    def __init__(self, workspace: Workspace, now: int, dirty: I64 | None = None) -> None:
         self.workspace, self.now = workspace, now
         self._strengths: dict[tuple[str, str, int, int], Strength | None] = {}
-        self._staying: dict[int, set[int]] = {}  # by depth: rows that are on and will stay so
-        self._counts: dict[tuple[int, int], dict[int, int]] = {}  # (their depth, an ancestor's depth) -> ancestor -> how many
+        self._staying: dict[int, Bools] = {}  # by depth: whether a row is on and will stay so
+        self._counts: dict[tuple[int, int], I64] = {}  # (their depth, an ancestor's depth) -> how many below each row
+        self._views: dict[tuple[int, tuple[tuple[int, int], ...]], View] = {}
+        self._dirty = dirty
+        self._rows_at: dict[tuple[str, int, bool], I64] = {}
+        self._fits: dict[tuple[Condition | None, Condition | None, str, int, bool], Bools] = {}
+
+    # -- what is looked at -------------------------------------------------------------------------------------------
+
+    def view(self, rule: Running) -> View:
+        """One view for all rules that read the same evidence line and panes."""
+        key = rule.since.born, rule.program.panes
+        view = self._views.get(key)
+        if view is None or view.program.platform != rule.program.platform or view.program.currency != rule.program.currency:
+            rule.since.room(len(self.workspace.facts.entities), len(self.workspace.facts.slot))
+            view = self._views[key] = View(self.workspace, rule, self.now)
+        return view
+
+    def _rows(self, program: Program, every: bool) -> I64:
+        """The entities of the program's platform and level: every one, or those whose facts changed."""
+        key = program.platform, program.depth, every
+        known = self._rows_at.get(key)
+        if known is None:
+            workspace = self.workspace
+            known = workspace.rows_of(program) if every or self._dirty is None else workspace.existing(self._dirty, program)
+            self._rows_at[key] = known
+        return known
+
+    def _eligible(self, shape: Shape, judge: Judge, rows: I64, every: bool) -> Bools:
+        p = shape.program
+        key = p.where, p.unless, p.platform, p.depth, every
+        known = self._fits.get(key)
+        if known is None:
+            known = judge.truth(p.where, rows) == TRUE
+            if p.unless is not None:
+                known &= judge.truth(p.unless, rows, absent=FALSE) != TRUE
+            self._fits[key] = known
+        return known
 
     # -- truth and lifecycle -----------------------------------------------------------------------------------------
 
-    def judge(self, rule: Running, dirty: I64) -> tuple[list[Decision], list[Candidate]]:
-        """What the rule tells at once (refused, cleared) and what it wishes to do."""
-        program, view = rule.program, View(self.workspace, rule, self.now)
-        rule.since.room(len(self.workspace.facts.entities), len(self.workspace.facts.slot))
+    def judge(self, shape: Shape) -> tuple[list[Decision], list[Candidate]]:
+        """What the shape's rules tell at once (refused, cleared) and what they wish to do."""
+        every = shape.new
+        rows = self._rows(shape.program, every)
+        told: list[Decision] = []
+        if len(rows) or shape.pending or shape.asking:
+            view = self.view(shape.rules[0])
+            judge = Judge(shape.program.metrics, view)
+            if len(rows):
+                told += self._look(shape, judge, rows, self._eligible(shape, judge, rows, every))
+            if shape.pending:
+                self._wait(shape, judge)
+            shape.new = False
+            if shape.asking:
+                refused, candidates = self._ask_all(shape, judge, view)
+                return told + refused, candidates
+        shape.new = False
+        return told, []
+
+    def _look(self, shape: Shape, judge: Judge, rows: I64, eligible: Bools) -> list[Decision]:
+        when = shape.truth(shape.when, judge, rows)
+        clear = None if shape.clear is None else shape.truth(shape.clear, judge, rows)
+        told = []
+        for i, place in shape.looked_at(rows, eligible, when, clear):
+            truth = int(when[i, place if when.shape[1] > 1 else 0])
+            cleared = None if clear is None else int(clear[i, place if clear.shape[1] > 1 else 0])
+            told += self._live(shape, judge, (int(rows[i]),), place, bool(eligible[i]), truth, cleared)
+        return told
+
+    def _wait(self, shape: Shape, judge: Judge) -> None:
+        """Cells whose `for` has passed while their condition stayed true."""
+        for cell in [c for c, due in shape.pending.items() if due <= self.now]:
+            self._live(shape, judge, (cell // shape.width,), cell % shape.width, True, TRUE, None)
+
+    def _live(self, shape: Shape, judge: Judge, subject: Subject, place: int, eligible: bool, when: int, clear: int | None) -> list[Decision]:
+        rule = shape.rules[place]
+        life = rule.lives.get(subject)
+        if life is None:
+            life = rule.lives[subject] = Life()
+        told = []
+        if life.advance(eligible, when, clear, rule.program.hold, self.now):
+            told.append(self._decision(rule, judge, subject, "cleared", (), None))
+        if life.idle:
+            del rule.lives[subject]
+            shape.leave(subject, place)
+        else:
+            due = life.since + rule.program.hold if life.since >= 0 and not life.on else -1
+            shape.enter(subject, place, life.asks(when) and eligible, due, settled=eligible and when == TRUE)
+        return told
+
+    def pairs(self, rule: Running) -> tuple[list[Decision], list[Candidate]]:
+        """The same for a rule on pairs, pair by pair."""
+        program, view = rule.program, self.view(rule)
         judge = Judge(program.metrics, view)
-        subjects, eligible, when, clear = self._pairs(rule, judge) if program.pair else self._rows(rule, judge, dirty)
-        rule.new = False
+        subjects, eligible, when, clear = self._pairs(rule, judge)
         told: list[Decision] = []
         asking: list[tuple[Subject, Life]] = []
         for i, subject in subjects:
@@ -168,20 +252,6 @@ class Judgement:
             self._strengths[key] = rule.weighers[side].weigh(judge, view, row, self.now)
         return self._strengths[key]
 
-    def _rows(self, rule: Running, judge: Judge, dirty: I64) -> tuple[list[tuple[int, Subject]], Bools, Truth, Truth | None]:
-        program, workspace = rule.program, self.workspace
-        if rule.new:
-            rows = workspace.rows_of(program)
-        else:
-            alive = np.array([s[0] for s in rule.lives], np.int64)
-            rows = workspace.existing(np.unique(np.concatenate([dirty, alive])), program)
-        when = judge.truth(program.when, rows)
-        eligible = (judge.truth(program.where, rows) == TRUE) & (judge.truth(program.unless, rows, absent=FALSE) != TRUE)
-        clear = None if program.clear is None else judge.truth(program.clear, rows)
-        moving = eligible & (when == TRUE)
-        subjects: list[tuple[int, Subject]] = [(i, (r,)) for i, r in enumerate(rows.tolist()) if moving[i] or (r,) in rule.lives]
-        return subjects, eligible, when, clear
-
     def _pairs(self, rule: Running, judge: Judge) -> tuple[list[tuple[int, Subject]], Bools, Truth, Truth | None]:
         """Every ordered pair under one ancestor whose two conditions may hold, and every pair that is alive."""
         program, e = rule.program, self.workspace.facts.entities
@@ -208,15 +278,42 @@ class Judgement:
 
     # -- guards ------------------------------------------------------------------------------------------------------
 
+    def _ask_all(self, shape: Shape, judge: Judge, view: View) -> tuple[list[Decision], list[Candidate]]:
+        """Every cell that asks is answered in columns; only where the refusals changed, or nothing refuses, is it looked at by itself."""
+        row, place, told_before = shape.asked()
+        cells = Cells(self, shape, judge, view, row, place)
+        mask = cells.refusals()
+        if mask is None:
+            look = np.arange(len(row))
+        else:
+            look = np.flatnonzero((mask != told_before) | (mask == 0) | cells.uncertain)
+        shape.turn = cells.turn()
+        told: list[Decision] = []
+        candidates: list[Candidate] = []
+        by_rule: dict[int, list[Subject]] = {}
+        for i in look.tolist():
+            by_rule.setdefault(int(place[i]), []).append((int(row[i]),))
+        for at, subjects in by_rule.items():
+            rule = shape.rules[at]
+            self._weigh(rule, judge, view, subjects)
+            for subject in subjects:
+                refused, candidate = self._ask(rule, judge, view, subject, rule.lives[subject])
+                told += refused
+                candidates += candidate
+        return told, candidates
+
     def _ask(self, rule: Running, judge: Judge, view: View, subject: Subject, life: Life) -> tuple[list[Decision], list[Candidate]]:
         verdicts, evidence, life.wake = self.verdicts(rule, judge, view, subject)
-        path = self._path(subject)
         if any(v.refusal for v in verdicts):
             return self._refuse(rule, judge, subject, life, verdicts, evidence), []
-        return [], [Candidate(rule, subject, path, life, verdicts, evidence)]
+        return [], [Candidate(rule, subject, self._path(subject), life, verdicts, evidence)]
 
     def _refuse(self, rule: Running, judge: Judge, subject: Subject, life: Life, verdicts: tuple[Verdict, ...], evidence: int | None) -> list[Decision]:
         refusals = tuple(v.guard for v in verdicts if v.refusal)
+        if rule.shape is not None:
+            known = len(rule.program.guards) == len(verdicts)
+            mask = sum(1 << i for i, v in enumerate(verdicts) if v.refusal) if known else ASK_ANYWAY
+            rule.shape.told(subject[0] * rule.shape.width + rule.place, mask)
         if refusals == life.emitted:
             return []
         life.emitted = refusals
@@ -227,20 +324,22 @@ class Judgement:
         sides = [self.circumstance(rule, judge, view, subject, side) for side in range(len(subject))]
         known = [c.evidence for c in sides]
         weakest = None if None in known else min(e for e in known if e is not None)
-        sides = [replace(c, evidence=weakest) for c in sides]
+        if len(sides) > 1:
+            sides = [replace(c, evidence=weakest) for c in sides]
         verdicts = []
         for asked in rule.program.guards:
             answers = [self.workspace.guards[asked.guard].ask(asked, c) for c in sides]
             verdicts.append(next((a for a in answers if a.refusal), answers[0]))
-        return tuple(verdicts), weakest, self._wake(rule, sides)
+        return tuple(verdicts), weakest, self._wake(rule, sides) if rule.shape is None else 0
 
     def circumstance(self, rule: Running, judge: Judge, view: View, subject: Subject, side: int) -> Circumstance:
-        program, facts, row = rule.program, self.workspace.facts, subject[side]
+        program, workspace, row = rule.program, self.workspace, subject[side]
+        facts = workspace.facts
         strength = self._strength(rule, judge, view, side, row) if rule.weighers[side].claims else None
         account = int(facts.entities.lineage[row, 1])
-        heard = [(facts.newest.get((source, account), 0), source) for source in rule.sources]
+        heard = [(facts.heard(source, account), source) for source in rule.sources]
         freshest, stalest = min(heard) if heard else (self.now, "")
-        changed = self.workspace.changed.get(row)
+        changed = workspace.changed.get(row)
         status = view.attribute("status", row)
         minimums = []
         for m in program.minimums:
@@ -249,7 +348,7 @@ class Judgement:
         return Circumstance(
             program, facts.entities.path[row], self.now, int(rule.since.start[row]), int(facts.entities.first_event[row]), tuple(minimums),
             None if strength is None else strength.log_e, rule.weighers[side].needed, () if strength is None else self._totals(strength),
-            freshest, stalest, changed.when if changed else 0, changed.by if changed else "", self.workspace.ours.get(row, 0),
+            freshest, stalest, changed.when if changed else 0, changed.by if changed else "", workspace.ours.get(row, 0),
             status if isinstance(status, str) else "", self._survivors(program, row),
         )  # fmt: skip
 
@@ -263,41 +362,52 @@ class Judgement:
             return {}
         e = self.workspace.facts.entities
         depth = int(e.depth[row])
-        if depth not in self._staying:
-            active = [r for r, (_, value) in self.workspace.facts.attributes.get("status", {}).items() if value == "active" and e.depth[r] == depth]
-            self._staying[depth] = {r for r in active if e.first_event[r] != NEVER and not self._pausing(e.path[r])}
-            for d in range(depth):
-                above, counts = np.unique(e.lineage[sorted(self._staying[depth]), d], return_counts=True)
-                self._counts[depth, d] = dict(zip(above.tolist(), counts.tolist(), strict=True))
-        own = int(row in self._staying[depth])
-        return {LEVELS[d]: self._counts[depth, d].get(int(e.lineage[row, d]), 0) - own for d in range(depth)}
+        one = np.array([row], np.int64)
+        return {LEVELS[d]: int(self.others_staying(depth, d, one)[0]) for d in range(depth)}
+
+    def others_staying(self, depth: int, above: int, rows: I64) -> I64:
+        """How many siblings of each row below its ancestor at that depth are on and will stay so."""
+        e = self.workspace.facts.entities
+        staying = self._staying.get(depth)
+        if staying is None:
+            n = len(e)
+            staying = self._staying[depth] = np.zeros(n, np.bool_)
+            active = self.workspace.facts.attributes.having("status", "active")
+            active = active[active < n]
+            staying[active[(e.depth[active] == depth) & (e.first_event[active] != NEVER)]] = True
+            for path, decision_id in self.workspace.held.items():
+                row = e.row.get(path)
+                if row is not None and self.workspace.flights[decision_id].rule.program.action.kind == "pause":
+                    staying[row] = False
+        counts = self._counts.get((depth, above))
+        if counts is None:
+            counts = self._counts[depth, above] = np.bincount(e.lineage[np.flatnonzero(staying), above], minlength=len(e)).astype(np.int64)
+        others: I64 = counts[e.lineage[rows, above]] - staying[rows]
+        return others
 
     def _leaves(self, row: int) -> None:
         """The row is about to be switched off: those asked after it see one less."""
         e = self.workspace.facts.entities
         depth = int(e.depth[row])
-        if row in self._staying.get(depth, ()):
-            self._staying[depth].remove(row)
-            for d in range(depth):
-                self._counts[depth, d][int(e.lineage[row, d])] -= 1
-
-    def _pausing(self, path: str) -> bool:
-        held = self.workspace.held.get(path)
-        return held is not None and self.workspace.flights[held].rule.program.action.kind == "pause"
+        staying = self._staying.get(depth)
+        if staying is not None and staying[row]:
+            staying[row] = False
+            for (of, above), counts in self._counts.items():
+                if of == depth:
+                    counts[int(e.lineage[row, above])] -= 1
 
     def _wake(self, rule: Running, sides: list[Circumstance]) -> int:
         """The next instant at which a guard that compares now with a known instant plus one of its durations may answer differently."""
         instants = {t for c in sides for t in (c.since, c.first_event, c.changed_at, c.changed_by_us_at)}
         if rule.sources:  # where none is read, nothing grows old
             instants |= {c.freshest for c in sides}
-        durations = {v for a in rule.program.guards for _, v in a.parameters if isinstance(v, int)}
-        defaults = [p.default for a in rule.program.guards for p in self.workspace.guards[a.guard].parameters.values() if p.kind == "duration"]
-        durations |= {d for d in defaults if isinstance(d, int)}
+        kinds = [(a, n, p.default) for a in rule.program.guards for n, p in self.workspace.guards[a.guard].parameters.items() if p.kind == "duration"]
+        durations = {a.integer(name, default if isinstance(default, int) else 0) for a, name, default in kinds}
         return min((t for i in instants for d in durations for t in (i + d, i + d + 1) if t > self.now), default=0)
 
     def turning(self, rule: Running, subject: Subject, instants: I64) -> int:
         """The index of the first instant at which ageing evidence may turn the confidence verdict that stood at the instant before, or -1."""
-        view = View(self.workspace, rule, self.now)
+        view = self.view(rule)
         judge = Judge(rule.program.metrics, view)
         for side, row in enumerate(subject):
             weigher = rule.weighers[side]
@@ -319,7 +429,7 @@ class Judgement:
         decisions: list[Decision] = []
         launched = False
         for c in sorted(candidates, key=lambda c: c.order):
-            view = View(self.workspace, c.rule, self.now)
+            view = self.view(c.rule)
             judge = Judge(c.rule.program.metrics, view)
             held = any(path in self.workspace.held for path in c.path.split("|"))
             if held or (launched and any(v.refusal for v in self.verdicts(c.rule, judge, view, c.subject)[0])):
@@ -332,6 +442,8 @@ class Judgement:
             decision = self._decision(c.rule, judge, c.subject, "fired", c.verdicts, c.evidence, action)
             decisions.append(decision)
             c.life.emitted = ()
+            if c.rule.shape is not None:
+                c.rule.shape.ask(c.subject[0] * c.rule.shape.width + c.rule.place, False)
             if c.rule.mode == "active":
                 self.workspace.launch(decision, c.rule, c.subject, c.life)
                 if c.rule.program.action.kind == "pause":
@@ -381,7 +493,8 @@ def window_text(width: int) -> str:
     """since change, 24h, 7d, 90m."""
     if width == 0:
         return "since change"
-    for unit, letter in ((DAY, "d"), (3_600_000_000, "h"), (60_000_000, "m")):
-        if width % unit == 0 and (letter != "d" or width > DAY):
+    for unit, letter in ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m")):
+        if width % unit == 0 and (letter != "d" or width > unit):
             return f"{width // unit}{letter}"
     return f"{width // 1_000_000}s"
+

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from services.kernel.decision import Decision
-from services.kernel.record import Activation, Clock, Record, Skip, Stamped, Tick
+from services.kernel.record import Activation, Change, Clock, EventBatch, Outcome, Ready, Record, Skip, Stamped, Target, Tick
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.program import canonical
 from services.rules_engine.core.workspace import Workspace
+
+NEVER = 1 << 62
 
 
 class Partition:
@@ -21,22 +23,35 @@ class Partition:
         self.skipped = skipped  # offsets of poisoned records: they move time and say nothing
         self.workspaces: dict[str, Workspace] = {}
         self.now, self.offset, self.simulated = 0, 0, False
+        self._soon = 0  # the instant of the next boundary of any workspace
 
     def step(self, records: Sequence[Stamped[Record]]) -> list[Decision]:
-        """The decisions that these records bring about, in order of (boundary, workspace, admission) as time reaches them."""
+        """The decisions that these records bring about, in order of (workspace, boundary, admission) as time reaches them."""
         decisions: list[Decision] = []
         for stamped in records:
-            self.now = max(self.now, stamped.stamp)
-            for name in sorted(self.workspaces):
-                decisions += self.workspaces[name].advance(self.now)
-            self._apply(stamped)
+            if stamped.stamp > self.now:
+                self.now = stamped.stamp
+            if self.now >= self._soon:
+                for name in sorted(self.workspaces):
+                    decisions += self.workspaces[name].advance(self.now)
+                self._soon = self._next()
+            record = stamped.record
+            if stamped.offset in self.skipped:
+                pass
+            elif isinstance(record, EventBatch):
+                self._workspace(record.workspace).take(self.now, record)
+            else:
+                self._apply(record)
+                self._soon = self._next()
             self.offset = stamped.offset + 1
+        for workspace in self.workspaces.values():
+            workspace.settle()
         return decisions
 
-    def _apply(self, stamped: Stamped[Record]) -> None:
-        record = stamped.record
-        if stamped.offset in self.skipped:
-            return
+    def _next(self) -> int:
+        return min((at for w in self.workspaces.values() if (at := w.soon()) is not None), default=NEVER)
+
+    def _apply(self, record: Activation | Ready | Target | Outcome | Change | Tick | Skip | Clock) -> None:
         match record:
             case Tick() | Skip():
                 return

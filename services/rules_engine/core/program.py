@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, fields, is_dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from services.kernel.ids import digest
@@ -213,6 +214,7 @@ class Program:
         return canonical(to_plain(self))
 
     @staticmethod
+    @lru_cache(16_384)
     def from_json(text: str) -> Program:
         program = from_plain(json.loads(text))
         assert isinstance(program, Program)

@@ -1,8 +1,8 @@
-"""One rule version at work in a workspace: its program, its lives, and where it reads."""
+"""A rule version in effect: its program, its evidence line, and the lives of the objects it has something to do with."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from services.rules_engine.core.claims import Claim, Weigher, claims_of
 from services.rules_engine.core.lifecycle import Life
@@ -10,14 +10,19 @@ from services.rules_engine.core.program import Program
 from services.rules_engine.core.sums import Since
 from services.rules_engine.core.truth import references
 
+if TYPE_CHECKING:
+    from services.rules_engine.core.shape import Shape
+
 Subject: TypeAlias = tuple[int, ...]  # (row,) or (from row, to row)
 
 
 class Running:
+    shape: Shape | None = None  # None of a rule on pairs
+    place: int = 0  # in the shape
+
     def __init__(self, program: Program, version: str, mode: str, since: Since) -> None:
         self.program, self.version, self.mode, self.since = program, version, mode, since
         self.lives: dict[Subject, Life] = {}
-        self.new = True  # every object is judged at the next boundary
         self.weighers = tuple(Weigher(program, claims) for claims in self._claims())
         refs = references(program.when) + (references(program.pair.to) if program.pair else [])
         measures = [m for r in refs for m in (program.metrics[r.metric].numerator, program.metrics[r.metric].denominator) if m is not None]
@@ -33,5 +38,5 @@ class Running:
 
     @property
     def watches_time(self) -> bool:
-        """Whether the passing of time alone may change a guard's answer between two instants that `Life.wake` knows."""
+        """Whether the passing of time alone may change a guard's answer between two instants that are known beforehand."""
         return self.measured and any(w.ages for w in self.weighers)

@@ -5,34 +5,45 @@ from __future__ import annotations
 import numpy as np
 
 from services.kernel.record import I64
-from services.rules_engine.core.history import History
+from services.rules_engine.core.window import Sums
 
 NEVER = np.iinfo(np.int64).min
 
 
 class Since:
-    """`start[row]` is the later of `born` (when the rule's anchor took effect) and the row's last change, microseconds of engine time."""
+    """`start[row]` is the later of `born` (when the rules' anchors took effect) and the row's last change, microseconds of engine time."""
 
-    def __init__(self, born: int, history: History, changed: dict[int, int], rows: int, slots: int) -> None:
-        self.born = born
-        self.start: I64 = np.full(max(rows, 64), born, np.int64)
-        self.sums: I64 = np.zeros((max(rows, 64), max(slots, 8)), np.int64)
-        for row in range(rows):
-            self.restart(row, changed.get(row, NEVER), history)
+    def __init__(self, born: int) -> None:
+        self.born, self.latest = born, born
+        self.start: I64 = np.full(64, born, np.int64)
+        self._sums = Sums()
+
+    @property
+    def sums(self) -> I64:
+        return self._sums.table
 
     def room(self, rows: int, slots: int) -> None:
-        r, s = self.sums.shape
-        if rows > r or slots > s:
-            wider = np.zeros((max(r, 1 << (rows - 1).bit_length()), max(s, 1 << (slots - 1).bit_length())), np.int64)
-            wider[:r, :s] = self.sums
-            self.start = np.concatenate([self.start, np.full(len(wider) - r, self.born, np.int64)])
-            self.sums = wider
+        if rows > len(self.start):
+            self.start = np.concatenate([self.start, np.full(max(rows, 2 * len(self.start)) - len(self.start), self.born, np.int64)])
+        self._sums.room(rows, slots)
 
-    def add(self, row: I64, slot: I64, origin: I64, amount: I64) -> None:
-        inside = origin >= self.start[row]
-        np.add.at(self.sums, (row[inside], slot[inside]), amount[inside])
+    def add(self, row: I64, slot: I64, origin: I64, amount: I64, lineage: I64) -> None:
+        """Adds the amounts at every level at which they are evidence; `lineage` is (rows, levels) of all rows."""
+        above = lineage[row]
+        inside = above >= 0
+        if self.latest > int(origin.min()):
+            inside &= origin[:, None] >= self.start[above]
+        flat = above * self.sums.shape[1] + slot[:, None]
+        if inside.all():
+            np.add.at(self.sums.reshape(-1), flat.reshape(-1), np.broadcast_to(amount[:, None], flat.shape).reshape(-1))
+        else:
+            np.add.at(self.sums.reshape(-1), flat[inside], np.broadcast_to(amount[:, None], flat.shape)[inside])
 
-    def restart(self, row: int, changed: int, history: History) -> None:
-        """The line between baseline and evidence is now at the later of birth and change; the sums are recounted from the history."""
-        self.start[row] = max(self.born, changed)
-        self.sums[row] = history.totals(row, self.sums.shape[1], int(self.start[row]))
+    def restart(self, row: int, changed: int) -> bool:
+        """The line between baseline and evidence is now at the later of birth and change; whether it moved, so that the sums must be counted anew."""
+        start = max(self.born, changed)
+        self.latest = max(self.latest, start)
+        if start == self.start[row]:
+            return False
+        self.start[row] = start
+        return True

@@ -65,12 +65,30 @@ class View(Protocol):
 
     def attribute(self, name: str, row: int) -> str | int | None: ...
 
+    def targets(self, asked: TargetRef, rows: I64) -> tuple[I64, Bools]:
+        """(micro-units, unknown) of each row."""
+        ...
+
+    def attributes_of(self, name: str, rows: I64, text: str | None) -> tuple[I64, Bools]:
+        """(micro-units, unknown) of each row, or with a text (1 where it is the value, unknown)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Values as floats, where they are unknown, and how far they may at most be from the exact ones (infinity: only exact arithmetic will do)."""
+
+    value: Floats
+    unknown: Bools
+    slack: Floats
+
 
 class Judge:
     """Evaluates one program's conditions on rows of one view."""
 
     def __init__(self, metrics: tuple[Metric, ...], view: View) -> None:
         self.metrics, self.view = metrics, view
+        self._metrics: dict[tuple[int, int], tuple[I64, Column]] = {}
 
     def truth(self, condition: Condition | None, rows: I64, absent: int = TRUE) -> Truth:
         """FALSE, TRUE or UNKNOWN of each row; `absent` where there is no condition."""
@@ -87,43 +105,62 @@ class Judge:
                 return NEGATED[both([NEGATED[self.truth(t, rows)] for t in terms])]
 
     def _compare(self, compare: Compare, rows: I64) -> Truth:
-        left, right = self._column(compare.left, rows), self._column(compare.right, rows)
+        words = self._words(compare, rows)
+        if words is not None:
+            return words
+        left, right = self.column(compare.left, rows), self.column(compare.right, rows)
         if left is None or right is None:
             return np.array([self.exactly(compare, r) for r in rows.tolist()], np.int8)
-        (a, a_unknown), (b, b_unknown) = left, right
         with np.errstate(invalid="ignore"):
-            result = OPERATORS[compare.op](a, b).astype(np.int8)
-            close = ~(np.abs(a - b) > CLOSE * (np.abs(a) + np.abs(b)))
-        unknown = a_unknown | b_unknown
-        for i in np.flatnonzero(close & ~unknown).tolist():
+            result = OPERATORS[compare.op](left.value, right.value).astype(np.int8)
+            clear = np.abs(left.value - right.value) > left.slack + right.slack
+        unknown = left.unknown | right.unknown
+        for i in np.flatnonzero(~clear & ~unknown).tolist():
             result[i] = self.exactly(compare, int(rows[i]))
         result[unknown] = UNKNOWN
         return result
 
-    def _column(self, e: Expression, rows: I64) -> tuple[Floats, Bools] | None:
-        """(values, unknown) as floats good to one part in 10^15, or None where only exact arithmetic will do."""
-        match e:
-            case Number(n, d):
-                return np.full(len(rows), n / d), np.zeros(len(rows), np.bool_)
-            case MetricRef(index, window):
-                return self._metric(self.metrics[index], window, rows)
-            case TargetRef():
-                return micro_column([self.view.target(e, r) for r in rows.tolist()])
-            case AttributeRef(name, unit) if unit != "text":
-                return micro_column([v if isinstance(v := self.view.attribute(name, r), int) else None for r in rows.tolist()])
-            case Arithmetic("*", left, Number(n, d)) | Arithmetic("*", Number(n, d), left) if n > 0:
-                column = self._column(left, rows)
-                return None if column is None else (column[0] * (n / d), column[1])
+    def _words(self, compare: Compare, rows: I64) -> Truth | None:
+        """An attribute compared with a text, or None where this is no such comparison."""
+        match compare:
+            case Compare("=" | "!=" as op, AttributeRef(name), Text(text)) | Compare("=" | "!=" as op, Text(text), AttributeRef(name)):
+                is_it, unknown = self.view.attributes_of(name, rows, text)
+                return np.where(unknown, UNKNOWN, is_it if op == "=" else 1 - is_it).astype(np.int8)
         return None
 
-    def _metric(self, metric: Metric, window: int, rows: I64) -> tuple[Floats, Bools]:
+    def column(self, e: Expression, rows: I64) -> Column | None:
+        """The expression on every row, or None where it is a text."""
+        n = len(rows)
+        match e:
+            case Number(a, b):
+                return Column(np.full(n, a / b), np.zeros(n, np.bool_), np.full(n, abs(a / b) * CLOSE))
+            case MetricRef(index, window):
+                return self._metric(index, window, rows)
+            case TargetRef():
+                return micro_column(*self.view.targets(e, rows))
+            case AttributeRef(name, unit) if unit != "text":
+                return micro_column(*self.view.attributes_of(name, rows, None))
+            case Arithmetic(op, left, right):
+                first, second = self.column(left, rows), self.column(right, rows)
+                return None if first is None or second is None else combined(op, first, second)
+        return None
+
+    def _metric(self, index: int, window: int, rows: I64) -> Column:
+        known = self._metrics.get((index, window))
+        if known is not None and known[0] is rows:
+            return known[1]
+        metric = self.metrics[index]
         numerator, unknown = self.view.sums(metric.numerator, window, rows)
         if metric.denominator is None:
-            return np.asarray(numerator * (metric.factor / MICRO), np.float64), unknown
-        denominator, u = self.view.sums(metric.denominator, window, rows)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value: Floats = metric.factor * (numerator.astype(np.float64) / denominator.astype(np.float64))
-        return value, unknown | u | ((numerator == 0) & (denominator == 0))
+            value: Floats = np.asarray(numerator * (metric.factor / MICRO), np.float64)
+        else:
+            denominator, u = self.view.sums(metric.denominator, window, rows)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value = metric.factor * (numerator.astype(np.float64) / denominator.astype(np.float64))
+            unknown = unknown | u | ((numerator == 0) & (denominator == 0))
+        column = Column(value, unknown, near(value))
+        self._metrics[index, window] = rows, column
+        return column
 
     def exactly(self, compare: Compare, row: int) -> int:
         """The truth of a comparison for one row, in exact arithmetic."""
@@ -165,14 +202,41 @@ class Judge:
         return (None if unknown[0] else int(n[0])), (None if u[0] else int(d[0]))
 
 
+def near(value: Floats) -> Floats:
+    """How far a value that took one or two roundings may be from the exact one, generously."""
+    return np.where(np.isfinite(value), np.abs(value) * CLOSE, 0.0)
+
+
+def combined(op: str, a: Column, b: Column) -> Column:
+    """Arithmetic on columns with its slack; what is not a number is unknown, as in exact arithmetic."""
+    x, y = a.value, b.value
+    size_x, size_y = (np.where(np.isinf(v), 0.0, np.abs(v)) for v in (x, y))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        match op:
+            case "+":
+                value, slack = x + y, a.slack + b.slack
+            case "-":
+                value, slack = x - y, a.slack + b.slack
+            case "*":
+                value, slack = x * y, size_x * b.slack + size_y * a.slack + a.slack * b.slack
+            case _:
+                value = x / np.where(y == 0, 0.0, y)  # a negative zero is a zero
+                slack = np.where(size_y > b.slack, (a.slack + size_x * b.slack / np.where(size_y > 0, size_y, 1.0)) / np.maximum(size_y - b.slack, 1e-300), 0.0)
+        blurred = [(size <= c.slack) & (c.slack > 0) for size, c in ((size_x, a), (size_y, b))]  # its sign is not certain
+        slack = np.where((blurred[1] if op == "/" else False) | ((blurred[0] | blurred[1]) & ~np.isfinite(value)), np.inf, slack + near(value))
+    nothing = np.isnan(value) if op != "/" else np.isnan(value) | ((y == 0) & ~(x > 0))
+    return Column(value, a.unknown | b.unknown | (nothing & np.isfinite(slack)), np.where(np.isnan(slack), np.inf, slack))
+
+
 def both(terms: list[Truth]) -> Truth:
     """Kleene's and: one false decides, else any unknown makes it unknown."""
     table = np.stack(terms)
     return np.where((table == FALSE).any(axis=0), FALSE, np.where((table == UNKNOWN).any(axis=0), UNKNOWN, TRUE)).astype(np.int8)
 
 
-def micro_column(values: list[int | None]) -> tuple[Floats, Bools]:
-    return np.array([0 if v is None else v for v in values], np.float64) / MICRO, np.array([v is None for v in values], np.bool_)
+def micro_column(micros: I64, unknown: Bools) -> Column:
+    value = micros / MICRO
+    return Column(value, unknown, near(value))
 
 
 def over(a: Fraction, b: Fraction) -> Exact:
@@ -218,6 +282,7 @@ def infinite_arithmetic(op: str, a: Fraction | Infinite, b: Fraction | Infinite)
 
 NEGATED = np.array([TRUE, FALSE, UNKNOWN], np.int8)
 OPERATORS = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal, "!=": np.not_equal}
+MIRRORED_OPERATORS = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
 EXACT = {
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,17 @@ from services.rules_engine.core.entities import NEVER
 from services.rules_engine.core.facts import Facts
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.judgement import Candidate, Judgement
+from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.lifecycle import SPENDING, TERMINAL, Life
-from services.rules_engine.core.program import Program
+from services.rules_engine.core.program import Program, TargetRef
 from services.rules_engine.core.running import Running, Subject
+from services.rules_engine.core.shape import SETTLED, Shape, shape_of
 from services.rules_engine.core.sums import Since
 
 SCAN = 4096  # boundaries looked ahead at once
 WHOLE = re.compile("-?[0-9]+")
 NOWHERE = -2  # no row at all
+NOT_COMPARABLE = NEVER + 1  # a target of another unit
 
 
 @dataclass(slots=True)
@@ -49,31 +53,48 @@ class Changed:
 class Workspace:
     def __init__(self, name: str, guards: dict[str, Guard], demand: Demand, simulated: bool) -> None:
         self.name, self.guards, self.simulated = name, guards, simulated
-        self.facts = Facts()
-        for width, pane in demand.windows:
-            self.facts.windows.demand(width, pane)
+        self.facts = Facts(demand)
         self.targets: dict[str, dict[str, list[Target]]] = {}  # by name, then by path, in log order
         self.changed: dict[int, Changed] = {}
         self.ours: dict[int, int] = {}  # row -> stamp of our last verified outcome
+        self.changed_at: I64 = np.zeros(64, np.int64)  # the same two as columns, 0 for never
+        self.ours_at: I64 = np.zeros(64, np.int64)
         self.activated: dict[str, Activation] = {}  # by version, until ready
         self.effective: list[Activation] = []  # take effect at the next boundary, in log order
         self.born: dict[str, Since] = {}  # by anchor
         self.rules: dict[tuple[str, str], Running] = {}  # (rule id, mode)
+        self.shapes: dict[Any, Shape] = {}
+        self.pairs: list[Running] = []
         self.flights: dict[str, Flight] = {}
+        self.deadlines: list[tuple[int, str]] = []  # of flights, a heap; some may have landed
         self.held: dict[str, str] = {}  # path -> the decision in flight on it
         self.interval = 0
         self.judged = 0  # the last boundary passed
         self.fresh = False  # something came or was emitted since: the next boundary is no no-op
         self.turn = 0  # the next instant at which time alone may change an answer, 0 for none
+        self._batches: list[tuple[int, EventBatch]] = []  # stamped since the last boundary and not yet folded
+        self._goals: dict[tuple[str, str], tuple[int, tuple[int, dict[int, I64]]]] = {}  # by (name, unit) of a target
+        self._goals_until = 0  # the instant at which some target begins or ends
+        self._currencies: dict[tuple[str, str], tuple[int, list[int]]] = {}
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def apply(self, stamp: int, record: EventBatch | Activation | Ready | Target | Outcome | Change) -> None:
+    def take(self, stamp: int, batch: EventBatch) -> None:
+        """Takes events in; they are folded, all at once, before anything else happens."""
+        self._batches.append((stamp, batch))
+        self.fresh = True
+
+    def settle(self) -> None:
+        """Everything taken in is folded."""
+        if self._batches:
+            taken, self._batches = self._batches, []
+            self.facts.fold([s for s, _ in taken], [b for _, b in taken])
+
+    def apply(self, stamp: int, record: Activation | Ready | Target | Outcome | Change) -> None:
         """Takes one record in; `stamp` is its effective stamp, and every boundary up to it has been passed."""
+        self.settle()
         self.fresh = True
         match record:
-            case EventBatch():
-                self._fold(stamp, record)
             case Activation():
                 self._activate(stamp, record)
             case Ready(_, version):
@@ -86,13 +107,6 @@ class Workspace:
                 self._learn(stamp, record)
             case Change():
                 self._change(record.path, Changed(min(record.occurred_at, stamp), record.by, False))
-
-    def _fold(self, stamp: int, batch: EventBatch) -> None:
-        parts = self.facts.fold(stamp, batch)
-        for since in self.born.values():
-            since.room(len(self.facts.entities), len(self.facts.slot))
-            for part in parts:
-                since.add(*part)
 
     def _activate(self, stamp: int, activation: Activation) -> None:
         if activation.state == "retired":
@@ -118,16 +132,21 @@ class Workspace:
 
     def _change(self, path: str, change: Changed) -> int:
         row = self.facts.entities.resolve(path)
+        self._room()
         if change.ours:
-            self.ours[row] = max(self.ours.get(row, 0), change.when)
+            self.ours[row] = self.ours_at[row] = max(self.ours.get(row, 0), change.when)
         known = self.changed.get(row)
         if known is None or known.when <= change.when:
-            self.changed[row] = change
-            for since in self.born.values():
-                since.room(len(self.facts.entities), len(self.facts.slot))
-                since.restart(row, change.when, self.facts.history)
-        self.facts.dirty.append(np.array([row], np.int64))
+            self.changed[row], self.changed_at[row] = change, change.when
+            self.facts.restart(row, change.when)
+        self.facts.mark(row)
         return row
+
+    def _room(self) -> None:
+        rows, n = len(self.facts.entities), len(self.changed_at)
+        if rows > n:
+            more = np.zeros(max(rows, 2 * n) - n, np.int64)
+            self.changed_at, self.ours_at = np.concatenate([self.changed_at, more]), np.concatenate([self.ours_at, more])
 
     def _land(self, decision_id: str, spends: bool) -> None:
         flight = self.flights.pop(decision_id, None)
@@ -139,15 +158,31 @@ class Workspace:
         life = flight.rule.lives.get(flight.subject)
         if life is not None and life.flight == decision_id:
             life.land(spends)
+            if flight.rule.shape is not None:
+                self._reconsider(flight.rule.shape, flight.rule, flight.subject, life)
+
+    @staticmethod
+    def _reconsider(shape: Shape, rule: Running, subject: Subject, life: Life) -> None:
+        """What was waited for has come: the cell asks again, if its cause is not spent and its condition was true when it was last looked at."""
+        if life.idle:
+            del rule.lives[subject]
+            shape.leave(subject, rule.place)
+            return
+        settled = bool(shape.state[subject[0], rule.place] == SETTLED)
+        shape.ask(subject[0] * shape.width + rule.place, life.on and not life.spent and settled)
 
     def _renew(self) -> None:
-        for rule in self.rules.values():
-            rule.new = True
+        """Some target is new, or began or ended."""
+        self._goals.clear()
+        self._goals_until = self._next_goal(self.judged * self.interval)
+        for shape in self.shapes.values():
+            shape.new = True
 
     # -- time --------------------------------------------------------------------------------------------------------
 
     def advance(self, stamp: int) -> list[Decision]:
         """Judges every boundary at or before `stamp` that is not provably a no-op."""
+        self.settle()
         if not self.interval:
             return []
         decisions: list[Decision] = []
@@ -157,13 +192,16 @@ class Workspace:
         self.judged = max(self.judged, last)
         return decisions
 
+    def soon(self) -> int | None:
+        """The instant of the next boundary, or None before the first activation."""
+        return (self.judged + 1) * self.interval if self.interval else None
+
     def due(self) -> int | None:
         """The instant of the next boundary that may not be a no-op, or None."""
         if not self.interval:
             return None
         soon = (self.judged + 1) * self.interval
-        watching = any(life.on for r in self.rules.values() if r.watches_time for life in r.lives.values())
-        if self.fresh or watching:
+        if self.fresh or self._watched():
             return soon
         return max(soon, -(-self.turn // self.interval) * self.interval) if self.turn else None
 
@@ -176,11 +214,14 @@ class Workspace:
         k = self._crossing(self.judged + 1, min(k, last + 1))
         return k if k <= last else None
 
+    def _watched(self) -> list[tuple[Running, Subject]]:
+        """What asks for evidence that moves with time alone."""
+        watching = [r for _, r in sorted(self.rules.items()) if r.watches_time]
+        return [(r, s) for r in watching for s, life in sorted(r.lives.items()) if life.on and not life.flight and not life.spent]
+
     def _crossing(self, first: int, end: int) -> int:
         """The first boundary in [first, end) at which ageing spend may turn a confidence verdict, else `end`."""
-        watched = [
-            (r, s) for r in self.rules.values() if r.watches_time for s, life in sorted(r.lives.items()) if life.on and not life.flight and not life.spent
-        ]
+        watched = self._watched()
         while watched and first < end:
             stop = min(end, first + SCAN)
             instants = np.arange(first, stop, dtype=np.int64) * self.interval
@@ -192,28 +233,36 @@ class Workspace:
         return end
 
     def _boundary(self, k: int) -> list[Decision]:
-        before, now = self.judged * self.interval, k * self.interval
+        now = k * self.interval
         self.judged, self.fresh = k, False
-        touched = self.facts.windows.roll(now)
-        if any(before < t <= now for t in self._target_turns()):
-            self._renew()
-        dirty = np.unique(np.concatenate([self.facts.take_dirty(), *touched]))
+        facts = self.facts
+        facts.roll(now)
         self._take_effect(now)
-        for decision_id in sorted(d for d, f in self.flights.items() if f.deadline <= now):
-            self._land(decision_id, spends=True)
-        judgement = Judgement(self, now)
+        while self.deadlines and self.deadlines[0][0] <= now:
+            self._land(heappop(self.deadlines)[1], spends=True)
+        if self._goals_until and self._goals_until <= now:
+            self._renew()
+        self._room()
+        judgement = Judgement(self, now, facts.take_dirty())
         candidates: list[Candidate] = []
         decisions: list[Decision] = []
-        for key in sorted(self.rules):
-            told, asked = judgement.judge(self.rules[key], dirty)
+        for shape in self.shapes.values():
+            told, asked = judgement.judge(shape)
             decisions += told
             candidates += asked
+        for rule in self.pairs:
+            told, asked = judgement.pairs(rule)
+            decisions += told
+            candidates += asked
+        decisions.sort(key=lambda d: (d.rule_id, d.mode, d.path))
         decisions += judgement.admit(candidates)
         self.fresh = bool(decisions)
         self.turn = self._next_turn(now)
         return decisions
 
     def _take_effect(self, now: int) -> None:
+        if not self.effective:
+            return
         due, self.effective = self.effective, []
         for activation in due:
             if activation.state == "retired":
@@ -224,33 +273,57 @@ class Workspace:
                 continue  # it stands already, with all that it has told
             program = Program.from_json(activation.program)
             if program.anchor not in self.born:
-                changed = {row: c.when for row, c in self.changed.items()}
-                self.born[program.anchor] = Since(now, self.facts.history, changed, len(self.facts.entities), len(self.facts.slot))
+                self.born[program.anchor] = self.facts.since(now)
             self.rules = {k: r for k, r in self.rules.items() if r.version != activation.version}  # a version has one state
             self.rules[key] = Running(program, activation.version, activation.state, self.born[program.anchor])
+        self._arrange()
+
+    def _arrange(self) -> None:
+        """Rules in effect by their shapes, in an order that only the rules decide."""
+        self.pairs = [r for _, r in sorted(self.rules.items()) if r.program.pair is not None]
+        grouped: dict[Any, list[Running]] = {}
+        for _, rule in sorted(self.rules.items()):
+            if rule.program.pair is None:
+                grouped.setdefault(shape_of(rule), []).append(rule)
+        before, self.shapes = self.shapes, {}
+        for key, rules in grouped.items():
+            kept = before.get(key)
+            self.shapes[key] = kept if kept is not None and kept.rules == rules else Shape(rules)
+        self._goals_until = self._next_goal(self.judged * self.interval)
 
     def launch(self, decision: Decision, rule: Running, subject: Subject, life: Life) -> None:
         """A fired decision waits for its end and holds its objects meanwhile."""
         approve = rule.program.approve
         within = approve.within if approve.always or approve.above >= 0 else 0
         paths = tuple(decision.path.split("|"))
-        self.flights[decision.id] = Flight(rule, subject, paths, decision.now + within + rule.program.valid_for)
+        deadline = decision.now + within + rule.program.valid_for
+        self.flights[decision.id] = Flight(rule, subject, paths, deadline)
+        heappush(self.deadlines, (deadline, decision.id))
         self.held |= dict.fromkeys(paths, decision.id)
         life.launch(decision.id)
 
+    def _next_goal(self, now: int) -> int:
+        """The next instant at which a target begins or ends."""
+        times = [t for by_path in self.targets.values() for many in by_path.values() for target in many for t in (target.valid_from, target.valid_until)]
+        return min((t for t in times if t > now), default=0)
+
     def _next_turn(self, now: int) -> int:
-        turns = [self.facts.windows.next_roll(now), *self._target_turns()]
-        turns += [f.deadline for f in self.flights.values()]
-        for rule in self.rules.values():
+        turns = [self.facts.windows.next_roll(), self._goals_until]
+        while self.deadlines and self.deadlines[0][1] not in self.flights:
+            heappop(self.deadlines)
+        if self.deadlines:
+            turns.append(self.deadlines[0][0])
+        for shape in self.shapes.values():
+            if shape.asking:
+                turns.append(shape.turn)
+            if shape.pending:
+                turns.append(min(shape.pending.values()))
+        for rule in self.pairs:
             for life in rule.lives.values():
                 turns.append(life.wake)
                 if life.since >= 0 and not life.on:
                     turns.append(life.since + rule.program.hold)
         return min((t for t in turns if t > now), default=0)
-
-    def _target_turns(self) -> list[int]:
-        """Every instant at which a target begins or ends."""
-        return [t for by_path in self.targets.values() for many in by_path.values() for target in many for t in (target.valid_from, target.valid_until)]
 
     # -- what a judgement reads --------------------------------------------------------------------------------------
 
@@ -265,6 +338,47 @@ class Workspace:
         fitting: I64 = rows[of_platform & (e.depth[rows] == program.depth) & (e.first_event[rows] != NEVER)]
         return fitting
 
+    def other_currencies(self, source: str, measure: str) -> list[int]:
+        """Slots of the same measure in other currencies."""
+        known = self._currencies.get((source, measure))
+        if known is None or known[0] != len(self.facts.slot):
+            base = measure.partition("@")[0] + "@"
+            others = [i for (s, name), i in self.facts.slot.items() if s == source and name.startswith(base) and name != measure]
+            known = self._currencies[source, measure] = len(self.facts.slot), others
+        return known[1]
+
+    def targets_of(self, asked: TargetRef, rows: I64, now: int) -> tuple[I64, Bools]:
+        """(micro-units, unknown) of each row: the deepest valid target on its lineage wins, then the later record; of another unit it is unknown."""
+        entities = self.facts.entities
+        n = len(entities)
+        key = asked.name, asked.unit
+        known = self._goals.get(key)
+        if known is None or known[0] != n:
+            known = self._goals[key] = n, self._levels(asked, n, now)
+        default, levels = known[1]
+        amount = np.full(len(rows), default, np.int64)
+        for depth, goals in levels.items():
+            above = entities.lineage[rows, depth]
+            deeper = np.where(above >= 0, goals[above], NEVER)
+            amount = np.where(deeper != NEVER, deeper, amount)
+        unknown = amount <= NOT_COMPARABLE
+        return np.where(unknown, 0, amount), unknown
+
+    def _levels(self, asked: TargetRef, n: int, now: int) -> tuple[int, dict[int, I64]]:
+        """(the account's default, by depth the amount set for each row), NEVER for none."""
+        default = NEVER
+        levels: dict[int, I64] = {}
+        for path, many in self.targets.get(asked.name, {}).items():
+            valid = [t for t in many if t.valid_from <= now and not (t.valid_until and t.valid_until <= now)]
+            if not valid:
+                continue
+            amount = valid[-1].amount if valid[-1].unit == asked.unit else NOT_COMPARABLE
+            if not path:
+                default = amount
+            elif (row := self.facts.entities.row.get(path)) is not None:
+                levels.setdefault(path.count("/"), np.full(n, NEVER))[row] = amount
+        return default, dict(sorted(levels.items()))
+
     def canonical(self) -> list[Any]:
         path = self.facts.entities.path
         return [
@@ -277,7 +391,7 @@ class Workspace:
             [a.version for a in self.effective],
             [[anchor, since.born] for anchor, since in sorted(self.born.items())],
             [
-                [rule, mode, r.version, r.new, sorted([[path[i] for i in s], life.canonical()] for s, life in r.lives.items())]
+                [rule, mode, r.version, sorted([[path[i] for i in s], life.canonical()] for s, life in r.lives.items())]
                 for (rule, mode), r in sorted(self.rules.items())
             ],
             sorted([d, list(f.paths), f.deadline] for d, f in self.flights.items()),

@@ -8,7 +8,9 @@ For costs, `dispersion` is the day-to-day variation of the true rate that is all
 from typing import ClassVar
 
 from services.kernel.decision import Verdict
+from services.rules_engine.core.cells import Cells
 from services.rules_engine.core.guard import Circumstance, Parameter
+from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.program import Asked
 
 
@@ -31,6 +33,9 @@ class Confidence:
             return Verdict(self.name, "not_measured", (("needed", of.needed),))
         figures = {"evidence": of.evidence, "needed": of.needed} | dict(of.totals)
         return Verdict(self.name, "" if of.evidence >= of.needed else "not_proven", tuple(sorted(figures.items())))
+
+    def refuses(self, cells: Cells) -> Bools | None:
+        return cells.not_proven()
 
 
 GUARD = Confidence()

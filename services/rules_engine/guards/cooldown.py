@@ -6,8 +6,12 @@ then describes the old world. With `after: own change` only our own actions coun
 
 from typing import ClassVar
 
+import numpy as np
+
 from services.kernel.decision import Verdict
+from services.rules_engine.core.cells import Cells
 from services.rules_engine.core.guard import Circumstance, Parameter
+from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.program import Asked
 
 
@@ -27,6 +31,12 @@ class Cooldown:
         ago, wait = of.now - when, asked.integer("for")
         figures: tuple[tuple[str, int | str], ...] = (("ago", ago), ("by", by), ("for", wait), ("remaining", max(0, wait - ago)))
         return Verdict(self.name, "recently_changed" if ago < wait else "", figures)
+
+    def refuses(self, cells: Cells) -> Bools:
+        own = cells.words(self.name, "after", "any change") == "own change"
+        when = np.where(own, cells.changed_by_us_at, cells.changed_at)
+        refused: Bools = (when != 0) & (cells.now - when < cells.parameter(self.name, "for"))
+        return refused
 
 
 GUARD = Cooldown()

@@ -7,7 +7,9 @@ changes what is true, it only keeps the rule from acting.
 from typing import ClassVar
 
 from services.kernel.decision import Verdict
+from services.rules_engine.core.cells import Cells
 from services.rules_engine.core.guard import Circumstance, Parameter
+from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.program import Asked
 
 
@@ -21,6 +23,11 @@ class Fresh:
             return Verdict(self.name, "never_heard", (("source", of.stalest),))
         age, within = of.now - of.freshest, asked.integer("within")
         return Verdict(self.name, "" if age <= within else "stale", (("age", age), ("source", of.stalest), ("within", within)))
+
+    def refuses(self, cells: Cells) -> Bools:
+        freshest = cells.freshest
+        refused: Bools = (freshest == 0) | (cells.now - freshest > cells.parameter(self.name, "within"))
+        return refused
 
 
 GUARD = Fresh()

@@ -6,9 +6,13 @@ switch off. Of several candidates at one moment each counts at once for those af
 
 from typing import ClassVar
 
+import numpy as np
+
 from services.kernel.decision import Verdict
 from services.kernel.entity import LEVELS
+from services.rules_engine.core.cells import Cells
 from services.rules_engine.core.guard import Circumstance, Parameter
+from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.program import Asked
 
 
@@ -23,6 +27,13 @@ class KeepActive:
     def ask(self, asked: Asked, of: Circumstance) -> Verdict:
         others, least = of.survivors.get(str(asked.get("per")), 0), asked.integer("at_least", 1)
         return Verdict(self.name, "" if others >= least else "last_survivors", (("at_least", least), ("others", others), ("per", str(asked.get("per")))))
+
+    def refuses(self, cells: Cells) -> Bools:
+        levels = cells.words(self.name, "per", "")
+        others = np.zeros(len(levels), np.int64)
+        for level in np.unique(levels).tolist():
+            others[levels == level] = cells.others_staying(level)[levels == level]
+        return others < cells.parameter(self.name, "at_least", 1)
 
 
 GUARD = KeepActive()

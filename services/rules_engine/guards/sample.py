@@ -6,8 +6,12 @@ purchases: an ad that spends and never sells is just what a cost rule is for. It
 
 from typing import ClassVar
 
+import numpy as np
+
 from services.kernel.decision import Verdict
+from services.rules_engine.core.cells import Cells
 from services.rules_engine.core.guard import Circumstance, Parameter
+from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.program import Asked
 
 
@@ -25,6 +29,13 @@ class Sample:
         shown = short or [(m.least, counted) for m, counted in pairs if counted is not None]
         least, counted = shown[0] if shown else (0, 0)
         return Verdict(self.name, "too_small" if short else "", (("counted", counted), ("least", least)))
+
+    def refuses(self, cells: Cells) -> Bools:
+        refused = np.zeros(len(cells.rows), np.bool_)
+        for i in range(len(cells.shape.least)):
+            counted, unknown, least = cells.sample(i)
+            refused |= unknown | (counted < least)
+        return refused
 
 
 GUARD = Sample()
