@@ -22,7 +22,7 @@ from services.rules_engine.core.program import AttributeRef, Measure, Metric, Ta
 from services.rules_engine.core.truth import Judge, comparisons
 from services.rules_engine.core.workspace import Workspace
 from services.rules_engine.short import reading, refusal
-from services.rules_engine.words import DAY, HOUR, MILLION, ago, counted, listed, money, number, percent, ratio, round_money, round_percent
+from services.rules_engine.words import DAY, HOUR, MILLION, ago, counted, length, listed, money, number, percent, ratio, round_money, round_percent
 
 PLATFORMS = {"meta_ads": "Meta", "google_ads": "Google Ads", "hubspot": "HubSpot", "web": "the web", "sandbox": "the sandbox"}
 DONE = {"pause": "Paused", "resume": "Switched on", "set_budget": "Set the budget of", "shift_budget": "Shifted budget from", "notify": "Told people about"}
@@ -132,14 +132,19 @@ class Teller:
 
     def _since(self) -> str:
         """Since Monday 00:00; with its date where that is a week ago or more."""
-        c = self.i.circumstances[0]
-        start = self.local(max(c.since, c.first_event))
+        start = self.local(self._start)
         days = (self.local(self.now).date() - start.date()).days
         if days >= 7:
             return f"Since {start.day} {start:%B %H:%M}"
         if days:
             return f"Since {start:%A %H:%M}"
         return f"Since {start:%H:%M} {'today' if self.decided is None else 'the same day'}"
+
+    @property
+    def _start(self) -> int:
+        """When what is counted began: the last change, or the object's first event."""
+        c = self.i.circumstances[self.i.subject.index(self.i.row)]
+        return max(c.since, c.first_event)
 
     def _figures(self, s: Strength) -> dict[str, int]:
         return {name: value for name, value in s.totals if isinstance(value, int)}
@@ -223,7 +228,8 @@ class Teller:
         effect = f" ({word} {'−' if s.claim.below else '+'} {self._effect()})" if self.i.weigher.effect else ""
         act = "pause it" if self.program.action.kind == "pause" else "act"
         innocent = f"{self._unit(metric, tested)}{effect} or {'more' if s.claim.below else 'less'}"
-        text = f"If its true {self._called(s.claim)} were {innocent}, this rule would ever {act} in at most {number(round(alpha * 100, 6))} of 100 cases, "
+        true = f"its true {self._called(s.claim)}" if len(self.i.subject) == 1 else f"the true {self._called(s.claim)} of {self._label(self.i.row)}"
+        text = f"If {true} were {innocent}, this rule would ever {act} in at most {number(round(alpha * 100, 6))} of 100 cases, "
         text += f"however often it looks. {self._evidence(s)}"
         if metric.family == "rate":
             cv, default = self.i.weigher.cv, self.i.weigher.coefficients.get("dispersion", (self.i.weigher.cv,))[0]
@@ -242,7 +248,8 @@ class Teller:
     def _also(self) -> str:
         """Guards that agreed, each by the figure that it saw."""
         said = [self._agreed(v) for v in sorted(self.verdicts, key=lambda v: ORDER.index(v.guard) if v.guard in ORDER else len(ORDER)) if not v.refusal]
-        return f"Also checked: {', '.join(t for t in said if t)}." if any(said) else ""
+        of = f" of both, here {self._label(self.i.subject[0])}" if len(self.i.subject) == 2 else ""
+        return f"Also checked{of}: {', '.join(t for t in said if t)}." if any(said) else ""
 
     def _agreed(self, v: Verdict) -> str:
         f = {name: value for name, value in v.figures if isinstance(value, int)}
@@ -295,7 +302,7 @@ class Teller:
         cost, limit = f"{round_money(action['spend_per_day'] / MILLION, currency)} a day", number(approve["above"] / MILLION)
         if self._asks(action):
             because = "this rule always asks" if approve["always"] else f"{cost} is above your {limit}"
-            waits = f" Without an answer within {ago(approve['within'])}: {approve['otherwise']}." if ending is None else ""
+            waits = f" Without an answer within {length(approve['within'])}: {approve['otherwise']}." if ending is None else ""
             return f"{approve['by'] or 'People'} {'is' if ending is None else 'was'} asked first: {because}.{waits}"
         below = "below" if action["spend_per_day"] < approve["above"] else "not above"
         because = f": {cost} is {below} your {limit}" if approve["above"] >= 0 else ""
@@ -309,7 +316,7 @@ class Teller:
         at = f"{self.local(ending.at):%H:%M:%S}"
         if ending.status == "verified":
             return f" Confirmed by {PLATFORMS.get(self.program.platform, self.program.platform)} {at}."
-        what = "What came of it is not known" if ending.status == "unknown" else ending.status.capitalize()
+        what = "Outcome unknown" if ending.status == "unknown" else ending.status.capitalize()
         return f" {what}{f' by {ending.by}' if ending.by else ''} {at}{f': {ending.reason}' if ending.reason else ''}."
 
     def _steps(self, action: dict[str, Any]) -> str:
@@ -394,7 +401,7 @@ class Teller:
         elif self.i.standing == "acted":
             said.append("It has already acted on this stretch; it looks again once the condition has been clear.")
         else:
-            said.append(f"Every guard agrees; it waits until the condition has held for {ago(self.program.hold)}.")
+            said.append(f"Every guard agrees; it waits until the condition has held for {length(self.program.hold)}.")
         said.append(self._plain(s) if s is not None and len(self.i.subject) == 1 else "")
         return " ".join(t for t in said if t)
 
@@ -437,18 +444,18 @@ class Teller:
         more = d * (smallest(lambda times: self._enough(s, n * times, d * times), 1.0, 1024.0) - 1)
         assert metric.denominator is not None
         amount = f"about {two_digits(more / MILLION)} more {noun(metric.denominator)}s"
-        a_day = self._last_day(metric.denominator)
-        if a_day <= 0:
+        an_hour = self._pace_an_hour(metric.denominator)
+        if an_hour <= 0:
             return f"That takes {amount}; today there were none."
-        return f"At today's pace that takes {amount}, {lasting(more / a_day * DAY)}."
+        return f"At today's pace that takes {amount}, {lasting(more / an_hour)}."
 
     def _pace_of_cost(self, s: Strength) -> str:
         """Hour by hour ahead: what was spent matures, the same is spent again, and brings what it brought."""
         f, claim, w = self._figures(s), s.claim, self.i.weigher
-        past, a_day = self.view.past(claim.metric.numerator, self.i.row), self._last_day(claim.metric.numerator)
+        past, an_hour = self.view.past(claim.metric.numerator, self.i.row), self._pace_an_hour(claim.metric.numerator)
         ahead = np.arange(1, FARTHEST + 1) * HOUR + self.i.now
         landing = np.concatenate([past.landing, ahead])
-        amount = np.concatenate([past.amount.astype(np.float64), np.full(FARTHEST, a_day / 24)])
+        amount = np.concatenate([past.amount.astype(np.float64), np.full(FARTHEST, an_hour)])
         _, day = np.unique(w.local_day(landing), return_inverse=True)
         for hour in range(1, FARTHEST + 1):
             upto = len(past.landing) + hour
@@ -460,8 +467,12 @@ class Teller:
             events = f["denominator"] * (m * f["tested_nano"] / 1e9 * MILLION / f["matured"] if f["matured"] > 0 else 1.0)
             phi = 1 + w.cv * w.cv * float((daily * daily).sum()) / m
             if self._log_e(claim, m * f["tested_nano"] / 1e9 * MILLION, events, f["tested_nano"] / 1e9, phi) >= w.needed:
-                more = f"about {two_digits(a_day / 24 * hour / MILLION)} {self.program.currency} more" if a_day else "nothing more"
-                return f"At today's pace that takes {more}, {lasting(hour * HOUR)}."
+                if not an_hour:
+                    return f"Without further spend it takes {lasting(hour)} until enough of it is old enough to judge."
+                more = f"about {two_digits(an_hour * hour / MILLION)} {self.program.currency} more"
+                return f"At today's pace that takes {more}, {lasting(hour)}."
+        if not an_hour:
+            return "Nothing was spent today, and what was spent before will not prove it."
         return f"At today's pace it would not be proven within {FARTHEST // 24} days."
 
     def _share(self, claim: Claim, ages: Any) -> Any:
@@ -471,9 +482,11 @@ class Teller:
         xs, ys = zip((0.0, 0.0), *((float(x), y / MILLION) for x, y in lag.points), strict=True)
         return np.interp(ages.astype(np.float64), xs, ys, right=1.0)
 
-    def _last_day(self, measure: Measure) -> int:
+    def _pace_an_hour(self, measure: Measure) -> float:
+        """Micro-units an hour over the last 24 hours, or since the start where that is later."""
         past = self.view.past(measure, self.i.row)
-        return int(past.amount[past.landing >= self.i.now - DAY].sum())
+        hours = max(1.0, min(DAY, self.i.now - self._start) / HOUR)
+        return float(past.amount[past.landing >= self.i.now - DAY].sum()) / hours
 
     def _counterfactual(self, s: Strength) -> str:
         """With how many events it would already have been enough, everything else as it is."""
@@ -553,11 +566,10 @@ def two_digits(value: float) -> str:
     return number(rounded) if rounded >= 10 else number(max(1, round(value)))
 
 
-def lasting(micros: float) -> str:
-    hours = micros / HOUR
+def lasting(hours: float) -> str:
     if hours < 1.5:
         return "about an hour"
-    return f"some {hours:.0f} hours" if hours < 48 else f"some {hours / 24:.0f} days"
+    return f"some {hours:.0f} hours" if hours < 72 else f"some {hours / 24:.0f} days"
 
 
 def last(holds: Callable[[int], bool], below: int) -> int:

@@ -43,6 +43,14 @@ def ago(micros: int) -> str:
     return f"{micros // 1_000_000} s"
 
 
+def length(micros: int) -> str:
+    """2 h, 90 h, 7 d: a length of time that was set, to the letter."""
+    for unit, name in ((DAY, "d"), (HOUR, "h"), (MINUTE, "min")):
+        if micros >= (2 * unit if unit == DAY else unit) and micros % unit == 0:
+            return f"{micros // unit} {name}"
+    return f"{micros // 1_000_000} s"
+
+
 def listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1] if words else ""
 

@@ -28,7 +28,7 @@ async def test_a_weak_creative_is_paused_at_the_platform_and_the_way_can_be_told
         told = await r.get("/v1/explain", decision=done["id"])
         text = " ".join([told["title"], *told["paragraphs"]])
         assert 'Paused "Summer_v1"' in told["title"]
-        assert "Confirmed by The sandbox" in told["title"]
+        assert "Confirmed by the sandbox" in told["title"]
         assert "100 clicks in 50,000 impressions is 0.20 %" in text
         assert "20 needed" in text
         other = await r.get("/v1/explain", name="Summer_v2")
