@@ -223,6 +223,15 @@ def test_a_target_that_begins_or_ends_turns_the_truth_without_a_record() -> None
     assert [(d.kind, (d.now - START) / HOUR) for d in world.decisions()] == [("fired", 5.0), ("cleared", 7.0)]
 
 
+def test_a_target_that_begins_as_another_rule_takes_effect_turns_the_truth_all_the_same() -> None:
+    """4.4"""
+    world = World().activate(pause_rule(when=BELOW_TARGET)).target("ctr", 8000, unit="ratio", valid_from=START + 2 * HOUR).at(1)
+    weak(world).at(2)
+    world.now -= 1
+    world.activate(pause_rule(rule="other", where=PAUSED)).at(3).tick()
+    assert [(d.rule_id, (d.now - START) / HOUR) for d in world.decisions()] == [("pause-weak", 2.0)]
+
+
 def test_the_deepest_target_counts_and_of_two_there_the_later_record() -> None:
     """4.4"""
     world = World().activate(pause_rule(when=BELOW_TARGET)).target("ctr", 8000, GROUP, "ratio").target("ctr", 9000, "meta_ads/act", "ratio")

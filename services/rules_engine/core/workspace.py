@@ -237,11 +237,11 @@ class Workspace:
         self.judged, self.fresh = k, False
         facts = self.facts
         facts.roll(now)
+        if self._goals_until and self._goals_until <= now:
+            self._renew()
         self._take_effect(now)
         while self.deadlines and self.deadlines[0][0] <= now:
             self._land(heappop(self.deadlines)[1], spends=True)
-        if self._goals_until and self._goals_until <= now:
-            self._renew()
         self._room()
         judgement = Judgement(self, now, facts.take_dirty())
         candidates: list[Candidate] = []
@@ -289,7 +289,6 @@ class Workspace:
         for key, rules in grouped.items():
             kept = before.get(key)
             self.shapes[key] = kept if kept is not None and kept.rules == rules else Shape(rules)
-        self._goals_until = self._next_goal(self.judged * self.interval)
 
     def launch(self, decision: Decision, rule: Running, subject: Subject, life: Life) -> None:
         """A fired decision waits for its end and holds its objects meanwhile."""
