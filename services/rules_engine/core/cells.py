@@ -85,7 +85,7 @@ class Cells:
     @property
     def freshest(self) -> I64:
         """The newest occurred_at or as_of of the source that has been silent longest; 0 where one was never heard; now where no source is read."""
-        account = self.facts.entities.lineage[self.rows, 1]
+        account = self.facts.entities.account(self.rows)
         sources = self.shape.rules[0].sources
         if not sources:
             return np.full(len(self.rows), self.now, np.int64)

@@ -87,6 +87,11 @@ class Entities:
         keep = (lifted >= 0) & (self.first_event[lifted] == NEVER)
         self.first_event[lifted[keep][::-1]] = when[keep][::-1]  # of several the earliest in log order is written last
 
+    def account(self, rows: I64) -> I64:
+        """The row of each one's account; a platform stands for itself."""
+        accounts: I64 = self.lineage[rows, 1]
+        return np.where(accounts >= 0, accounts, self.lineage[rows, 0]) if (accounts < 0).any() else accounts
+
     def at_depth(self, depth: int) -> I64:
         """Rows of this depth that exist."""
         n = len(self.path)

@@ -224,7 +224,7 @@ class Facts:
         lineage = self.entities.lineage
         for depth in self.levels:
             self.dirty[lineage[row, depth]] = True
-        account = lineage[row, 1]
+        account = self.entities.account(row)
         for s in np.unique(source).tolist() if len(self.sources) > 1 else [0]:
             mine = source == s if len(self.sources) > 1 else slice(None)
             np.maximum.at(self.newest[s], account[mine], heard[mine])
@@ -341,7 +341,7 @@ class Facts:
     def heard(self, source: str, account: int) -> int:
         """The newest occurred_at or as_of of a source in an account's row, 0 for never."""
         known = self.sources.get(source)
-        return 0 if known is None or account < 0 else int(self.newest[known][account])
+        return 0 if known is None else int(self.newest[known][account])
 
     def roll(self, now: int) -> None:
         """What no longer belongs into a window has left it."""

@@ -336,7 +336,7 @@ class Judgement:
         program, workspace, row = rule.program, self.workspace, subject[side]
         facts = workspace.facts
         strength = self._strength(rule, judge, view, side, row) if rule.weighers[side].claims else None
-        account = int(facts.entities.lineage[row, 1])
+        account = int(facts.entities.account(np.array([row], np.int64))[0])
         heard = [(facts.heard(source, account), source) for source in rule.sources]
         freshest, stalest = min(heard) if heard else (self.now, "")
         changed = workspace.changed.get(row)
