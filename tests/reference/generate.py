@@ -323,6 +323,12 @@ def text(e: Expression) -> str:
     return e.text
 
 
+def renumbered(asked: Asked, rng: random.Random) -> Asked:
+    """The same guard with other durations and counts."""
+    times = {"at_least": 2, "within": 2, "for": 2}
+    return Asked(asked.guard, tuple((n, v * rng.choice([1, times.get(n, 1)]) if isinstance(v, int) else v) for n, v in asked.parameters))
+
+
 def goals_of(program: Program) -> list[TargetRef]:
     def inside(node: Any) -> list[TargetRef]:
         if isinstance(node, TargetRef):
@@ -404,6 +410,8 @@ class Writer:
         for name in self.names:
             for i in range(rng.choice([2, 3, 4, 5])):
                 self.activate(name, f"rule-{'abcde'[i]}")
+            if rng.random() < 0.4:
+                self.family(name)
             self.open(name)
             for _ in range(rng.choice([0, 2, 3])):
                 self.target(name)
@@ -612,6 +620,19 @@ class Writer:
             known.append(self.rules.edited(known[-1]))
         program = rng.choice(known[-2:])
         self.announce(workspace, program, rng.choice(["active", "active", "active", "shadow"]))
+
+    def family(self, workspace: str) -> None:
+        """Rules that differ in numbers alone: an engine may judge them all at once."""
+        rng = self.rng
+        first = rng.choice([programs[-1] for (w, _), programs in self.programs.items() if w == workspace])
+        for i in range(rng.choice([1, 2, 4])):
+            asked = tuple(renumbered(a, rng) for a in first.guards)
+            minimums = tuple(replace(m, least=m.least * rng.choice([1, 2, 3])) for m in first.minimums)
+            when, clear = nudged(first.when, rng), first.clear if rng.random() < 0.7 else None
+            other = {"hold": rng.choice([0, first.hold, MINUTE]), "priority": rng.choice([0, 1]), "guards": asked, "minimums": minimums, "clear": clear}
+            program = replace(first, rule=f"{first.rule}-{i}", when=when, **other)
+            self.programs[workspace, program.rule] = [program]
+            self.announce(workspace, program, rng.choice(["active", "active", "shadow"]))
 
     def announce(self, workspace: str, program: Program, state: str) -> None:
         self.put(Activation(workspace, program.rule, program.version, state, program.to_json() if state != "retired" else ""))
