@@ -57,6 +57,11 @@ def test_the_reader_in_place_equals_the_generated_class(batch: EventBatch) -> No
     assert same(records.decode(records.encode(batch)), batch)
 
 
+@given(batches())
+def test_what_is_written_in_place_is_what_the_generated_class_writes(batch: EventBatch) -> None:
+    assert records.encode(batch) == pb.Record(batch=write_batch(batch)).SerializeToString(deterministic=True)
+
+
 @given(batches(), batches())
 def test_columns_in_pieces_are_read_as_one(first: EventBatch, second: EventBatch) -> None:
     """Two serialized messages in a row are one message whose repeated fields follow one another."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from services.adapters.codec.columns import poisoned, read_batch, write_batch
+from services.adapters.codec.columns import poisoned, read_batch, varint, written
 from services.adapters.codec.generated.trimtab.v1 import record_pb2 as pb
 from services.kernel.record import Activation, Change, Clock, EventBatch, Outcome, Ready, Record, Skip, Target, Tick
 
@@ -27,7 +27,8 @@ BATCH = 0x0A  # field 1, length-delimited
 
 def encode(record: Record) -> bytes:
     if isinstance(record, EventBatch):
-        return pb.Record(batch=write_batch(record)).SerializeToString(deterministic=True)
+        data = written(record)
+        return b"".join((bytes((BATCH,)), varint(len(data)), data))
     name = FIELDS[type(record)]
     message = pb.Record()
     inner = getattr(message, name)
