@@ -256,7 +256,7 @@ class Workspace:
             candidates += asked
         decisions.sort(key=lambda d: (d.rule_id, d.mode, d.path))
         decisions += judgement.admit(candidates)
-        self.fresh = bool(decisions)
+        self.fresh = bool(decisions) or judgement.restless
         self.turn = self._next_turn(now)
         return decisions
 
