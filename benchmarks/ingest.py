@@ -55,7 +55,8 @@ def generic(i: int, rnd: random.Random, now: int) -> dict[str, object]:
     elif kind == "cost":
         amounts = {"spend": {"amount": f"{rnd.randrange(25, 500) / 100:.2f}", "currency": "EUR"}}
     at = _instant(now - rnd.randrange(60_000_000))
-    return {"id": f"ev-{rnd.getrandbits(64):016x}", "entity": _path(int(rnd.paretovariate(0.5)) % CREATIVES), "kind": kind, "occurred_at": at, "amounts": amounts}
+    path = _path(int(rnd.paretovariate(0.5)) % CREATIVES)
+    return {"id": f"ev-{rnd.getrandbits(64):016x}", "entity": path, "kind": kind, "occurred_at": at, "amounts": amounts}
 
 
 def cloudevent(i: int, rnd: random.Random, now: int) -> dict[str, object]:
@@ -145,7 +146,7 @@ async def ingest_app(folder: Path) -> tuple[FastAPI, str]:
 
     app = FastAPI()
     problem.install(app)
-    intake = Intake(database, writer.append, changes, clock, registry)
+    intake = Intake(database, writer.append, changes, clock, registry, append_rows=writer.append_rows)
     app.include_router(router(intake, auth.principal, {"acme": {"sandbox": [SECRET]}}, clock, registry))
     return app, key
 

@@ -21,7 +21,7 @@ MOST = 1000  # events of one record
 
 @dataclass(slots=True)
 class Rows:
-    """Events as lists in their order. `intervals` and its three companions are empty where no event is a snapshot, else one entry an event, zeros for deltas."""
+    """Events as lists in their order. Those of snapshots are empty where no event is one, else they have zeros for deltas."""
 
     ids: list[bytes]  # 16 bytes each
     paths: list[str]
