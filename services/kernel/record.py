@@ -9,6 +9,7 @@
     Change       somebody changed an entity at the platform
     Skip         a poisoned record's durable, ordered absolution
     Clock        the first record of a simulated log
+    Poisoned     what a log hands over in place of bytes that it cannot read
 """
 
 from __future__ import annotations
@@ -128,7 +129,14 @@ class Clock:
     note: str = ""
 
 
-Record: TypeAlias = EventBatch | Activation | Ready | Target | Tick | Outcome | Change | Skip | Clock
+@dataclass(frozen=True, slots=True)
+class Poisoned:
+    """Never appended: the record's bytes are on the log, and this build cannot read them."""
+
+    why: str
+
+
+Record: TypeAlias = EventBatch | Activation | Ready | Target | Tick | Outcome | Change | Skip | Clock | Poisoned
 
 
 T_co = TypeVar("T_co", covariant=True)

@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 from services.adapters.codec import decision, record
 from services.kernel.decision import Decision
-from services.kernel.record import Record
+from services.kernel.errors import RejectedInput
+from services.kernel.record import Poisoned, Record
 
 T = TypeVar("T")
 
@@ -21,7 +22,15 @@ class Codec(Generic[T]):
     decode: Callable[[bytes], T]
 
 
-EVENTS: Codec[Record] = Codec("events", record.encode, record.decode)
+def readable(data: bytes) -> Record:
+    """The record, or Poisoned: one that cannot be read must not hide the others of its page."""
+    try:
+        return record.decode(data)
+    except (RejectedInput, ValueError, TypeError, OverflowError, MemoryError) as error:
+        return Poisoned(str(error))
+
+
+EVENTS: Codec[Record] = Codec("events", record.encode, readable)
 DECISIONS: Codec[Decision] = Codec("decisions", decision.encode, decision.decode)
 
 

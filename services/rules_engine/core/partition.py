@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 
 from services.kernel.decision import Decision
-from services.kernel.record import Activation, Change, Clock, EventBatch, Outcome, Ready, Record, Skip, Stamped, Target, Tick
+from services.kernel.errors import RejectedInput
+from services.kernel.record import Activation, Change, Clock, EventBatch, Outcome, Poisoned, Ready, Record, Skip, Stamped, Target, Tick
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.program import canonical
@@ -38,6 +39,8 @@ class Partition:
             record = stamped.record
             if stamped.offset in self.skipped:
                 pass
+            elif isinstance(record, Poisoned):
+                raise RejectedInput(f"record {stamped.offset}: {record.why}", reason="poisoned")
             elif isinstance(record, EventBatch):
                 self._workspace(record.workspace).take(self.now, record)
             else:

@@ -169,9 +169,9 @@ def _dump_rules(w: Workspace, columns: Columns) -> dict[str, Any]:
     for i, rule in enumerate(rules):
         for subject, life in rule.lives.items():
             flags = ON * life.on | SPENT * life.spent | OUTLIVED * life.outlived
-            flight = decisions.setdefault(life.flight, len(decisions)) if life.flight else NONE
+            waits_for = decisions.setdefault(life.flight, len(decisions)) if life.flight else NONE
             emitted = NONE if life.emitted is None else told.setdefault(life.emitted, len(told))
-            lives.append((i, subject[0], subject[1] if len(subject) > 1 else NONE, life.since, flags, flight, emitted, life.wake))
+            lives.append((i, subject[0], subject[1] if len(subject) > 1 else NONE, life.since, flags, waits_for, emitted, life.wake))
     columns.put("lives", _table(lives, 8))
     columns.texts("programs", [r.text for r in rules])
     return {
