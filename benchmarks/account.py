@@ -128,14 +128,15 @@ def rules(count: int, interval: int, seed: int = 3, guarded: bool = False) -> li
     `interval` between boundaries is microseconds of engine time.
     """
     rnd = random.Random(seed)
+    tail = 1.02 * count**0.17  # the more rules there are, the rarer what they look for, so that decisions stay about as many
     made = []
     for i in range(count):
         depth, (window, _) = rnd.choice((1, 2, 3, 4)), rnd.choice(WINDOWS)
         metric = rnd.choice(METRICS)
         shown = PLAIN[SAMPLE_OF[metric.name]]
         usual = USUAL[metric.name]
-        far = rnd.uniform(1.3, 2.2) if metric.unit == "EUR" else rnd.uniform(0.3, 0.75)
-        least = rnd.choice((50, 100, 500, 1_000)) * 1_000_000
+        far = rnd.uniform(1, 2) * tail if metric.unit == "EUR" else rnd.uniform(0.5, 1) / tail
+        least = rnd.choice((100, 200, 500, 1_000)) * 1_000_000
         op = ">" if metric.unit == "EUR" else "<"
         compare = Compare(op, MetricRef(0, window, metric.name), number(usual * far, metric.unit), f"{metric.name} {op} {usual * far:.6f}")
         enough = Compare(">=", MetricRef(1, window, shown.name), number(least / 1e6, shown.unit), f"{shown.name} >= {least / 1e6}")
