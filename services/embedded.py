@@ -87,7 +87,8 @@ class Embedded:
         await self._declare_clock()
         self.writer = EventWriter(self.events, self.settings.linger_ms)
         self._cleanup.push_async_callback(self.writer.close)
-        self.intake = Intake(self.database, self.writer.append, self._append_changes, self.clock, self.registry)
+        append_rows = self.writer.append_rows
+        self.intake = Intake(self.database, self.writer.append, self._append_changes, self.clock, self.registry, append_rows=append_rows)
         await self._start_engine()
         await self._start_actions()
         self._watch = asyncio.create_task(self.intake.watch(self.events, 0), name="ingest-outcomes")

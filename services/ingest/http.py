@@ -21,13 +21,14 @@ from starlette.requests import ClientDisconnect
 
 import services.ingest.sources as sources_folder
 from services.adapters.http.problem import problem
-from services.ingest.core import reading
+from services.ingest.core import reading, usual
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Context
-from services.ingest.core.source import Delivery, Item, Rejection, Reporter, Webhook
+from services.ingest.core.source import Columnar, Delivery, Item, Rejection, Reporter, Webhook
 from services.ingest.intake import Intake, Receipt, look_again
 from services.ingest.quarantine import Quarantined
 from services.ingest.sources.generic import MEDIA_TYPES
+from services.kernel.columns import Rows
 from services.kernel.errors import Forbidden, NotFound, RejectedInput, TrimtabError, Unauthorized, Unavailable
 from services.kernel.extension import found
 from services.kernel.ports import Clock
@@ -42,6 +43,7 @@ TOLD = 100  # problems told in one answer; all are in quarantine
 IN_FLIGHT = 128  # deliveries in work at once; the next is asked to come back
 PATIENCE = 30.0  # seconds a sender has for its body
 SMALL = 65_536  # bodies up to here are parsed in place
+SMALL_IN_COLUMNS = 524_288  # and up to here where they are usual: it takes a few milliseconds
 REPORT_TYPES = ("application/json", "text/csv", "application/x-ndjson", "application/jsonl")
 
 
@@ -254,6 +256,11 @@ class _Door:
 
     async def take(self, delivery: Delivery, route: str, keep: bool = True) -> Receipt:
         """Parses and makes durable; raises Refused for a body that holds nothing readable. Without `keep` rejections go nowhere: they are there already."""
+        if keep:
+            is_small = len(delivery.body) <= SMALL_IN_COLUMNS
+            rows = self._rows(delivery, route) if is_small else await asyncio.to_thread(self._rows, delivery, route)
+            if rows is not None and (receipt := await self.intake.accept_rows(delivery, rows)) is not None:
+                return receipt
         if len(delivery.body) <= SMALL:
             items = list(self._items(delivery, route))
         else:
@@ -263,6 +270,13 @@ class _Door:
         refused = tuple(i for i in items if isinstance(i, Rejection))
         receipt = await self.intake.accept(delivery, [i for i in items if not isinstance(i, Rejection)], route)
         return Receipt(receipt.accepted, refused + receipt.rejections)
+
+    def _rows(self, delivery: Delivery, route: str) -> Rows | None:
+        """What a usual delivery says, or None where it must be read with care."""
+        source = self.known(delivery.source)
+        if route == "reports":
+            return usual.report(delivery, source.name) if delivery.media_type == "application/json" else None
+        return source.rows(delivery) if isinstance(source, Columnar) else None
 
     def _items(self, delivery: Delivery, route: str) -> Iterable[Item]:
         source = self.known(delivery.source)

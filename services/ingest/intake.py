@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
@@ -19,18 +20,20 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from services.adapters.db.database import Database
 from services.ingest.core.change import ChangeDetector, Known, watched
-from services.ingest.core.columns import batches
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Levels
 from services.ingest.core.source import Delivery, Item, Rejection
 from services.ingest.quarantine import Quarantine
 from services.ingest.tables import declared_levels, known_attributes, outcome_positions
+from services.kernel.columns import Rows, batches, cut, join
+from services.kernel.entity import level_of
 from services.kernel.errors import Unavailable
 from services.kernel.event import Event
 from services.kernel.ports import Clock, Log
 from services.kernel.record import Change, EventBatch, Outcome, Record
 
 AppendEvents = Callable[[EventBatch], Awaitable[Any]]
+AppendRows = Callable[[str, Rows], Awaitable[Any]]
 AppendChanges = Callable[[Sequence[Change]], Awaitable[Any]]
 PATIENCE = 10.0  # seconds until a log that does not answer counts as down
 
@@ -45,14 +48,18 @@ class Receipt:
 
 class Intake:
     def __init__(
-        self, database: Database, append: AppendEvents, append_changes: AppendChanges, clock: Clock, registry: CollectorRegistry, patience: float = PATIENCE
+        self, database: Database, append: AppendEvents, append_changes: AppendChanges, clock: Clock, registry: CollectorRegistry, patience: float = PATIENCE,
+        append_rows: AppendRows | None = None,
     ) -> None:
+        """`append_rows` takes events before their words are numbered, where the log's writer joins deliveries; without it each is a record of its own."""
         self.database, self.append, self.append_changes, self.clock, self.patience = database, append, append_changes, clock, patience
+        self.append_rows = append_rows or self._append_joined
         self.quarantine = Quarantine(database)
         self.levels: dict[str, Levels] = {}
         self._remembering = asyncio.Lock()  # two deliveries of one entity's state are compared one after the other
         self._dialect = sqlite if database.is_sqlite else postgresql
         self._events = Counter("trimtab_ingest_events_total", "Events by what became of them", ["source", "outcome"], registry=registry)
+        self._by_source: dict[str, Any] = {}
         self._reasons = Counter("trimtab_ingest_quarantined_total", "Parts of deliveries put into quarantine, by reason", ["reason"], registry=registry)
         self._changes = Counter("trimtab_ingest_changes_total", "Changes by hand seen at platforms", ["what"], registry=registry)
 
@@ -79,6 +86,36 @@ class Intake:
             raise Unavailable("the log did not answer in time; send it again", reason="log") from None
         self._count(delivery.source, len(events), rejections)
         return Receipt(len(events), tuple(rejections))
+
+    async def accept_rows(self, delivery: Delivery, rows: Rows) -> Receipt | None:
+        """As `accept`, for events of which none is refused or watched. None, and nothing is done, where a level is another or not declared yet."""
+        if rows.row_ids and not self._is_at_its_level(delivery.workspace, rows):
+            return None
+        try:
+            async with asyncio.timeout(self.patience):
+                await self.append_rows(delivery.workspace, rows)
+        except TimeoutError:
+            raise Unavailable("the log did not answer in time; send it again", reason="log") from None
+        self._accepted(delivery.source).inc(len(rows))
+        return Receipt(len(rows), ())
+
+    async def _append_joined(self, workspace: str, rows: Rows) -> None:
+        await asyncio.gather(*(self.append(join(workspace, [part])) for part in cut(rows)))
+
+    def _is_at_its_level(self, workspace: str, rows: Rows) -> bool:
+        """Whether every measure of these snapshots, which have no breakdown, is known to be reported where they report it."""
+        levels = self.levels.get(workspace)
+        if levels is None:
+            return False
+        about = chain.from_iterable(map(repeat, zip(rows.sources, map(level_of, rows.paths), strict=True), rows.amounts_of))
+        return all(levels.declared.get((source, name)) == level for (source, level), name in set(zip(about, rows.measures, strict=True)))
+
+    def _accepted(self, source: str) -> Any:
+        """The counter of a source's accepted events; looking a label up costs more than counting."""
+        if source not in self._by_source:
+            self._by_source[source] = self._events.labels(source, "accepted")
+            self._events.labels(source, "quarantined")
+        return self._by_source[source]
 
     async def _write(self, delivery: Delivery, route: str, events: list[Event], rejections: tuple[Rejection, ...], detector: ChangeDetector | None) -> None:
         changes = list(detector.see(events)) if detector else []
@@ -168,7 +205,7 @@ class Intake:
         return self.levels[workspace]
 
     def _count(self, source: str, accepted: int, rejections: Sequence[Rejection]) -> None:
-        self._events.labels(source, "accepted").inc(accepted)
+        self._accepted(source).inc(accepted)
         self._events.labels(source, "quarantined").inc(len(rejections))
         for rejection in rejections:
             self._reasons.labels(rejection.reason).inc()

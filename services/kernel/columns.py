@@ -1,89 +1,112 @@
-"""Events as columns: many events become one record of the log, and records of one workspace become one."""
+"""Events as columns: many events become one record of the log, and records of one workspace become one.
+
+    Event, Event ...      ->  Rows        lists of words, one entry an event; joining them costs no more than extending lists
+    Rows, Rows ...        ->  EventBatch  dictionaries of the words, columns of integers; each list becomes an array once
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import accumulate, chain, repeat
+from typing import TypeVar
 
 import numpy as np
 
-from services.kernel.event import Event
+from services.kernel.event import Event, Value
 from services.kernel.ids import path_key
 from services.kernel.record import I64, U32, EventBatch
 
 MOST = 1000  # events of one record
 
 
-def batch(workspace: str, events: Sequence[Event]) -> EventBatch:
-    """One record that says exactly what the events say, in their order."""
-    paths: dict[str, int] = {}
-    sources: dict[str, int] = {}
-    kinds: dict[str, int] = {}
-    measures: dict[str, int] = {}
-    names: dict[str, int] = {}
-    texts: dict[str, int] = {}
-    ids: list[bytes] = []
-    rows: list[bytes] = []
-    entity: list[int] = []
-    source: list[int] = []
-    kind: list[int] = []
-    occurred: list[int] = []
-    start: list[int] = []
-    end: list[int] = []
-    as_of: list[int] = []
-    of: list[int] = []
-    which: list[int] = []
-    amount: list[int] = []
-    about: list[int] = []
-    named: list[int] = []
-    said: list[int] = []
-    number: list[int] = []
-    for i, e in enumerate(events):
-        ids.append(e.key)
-        rows.append(e.row_key)
-        entity.append(paths.setdefault(e.path, len(paths)))
-        source.append(sources.setdefault(e.source, len(sources)))
-        kind.append(kinds.setdefault(e.kind, len(kinds)))
-        occurred.append(e.occurred_at)
-        s = e.snapshot
-        start.append(s.interval_start if s else 0)
-        end.append(s.interval_end if s else 0)
-        as_of.append(s.as_of if s else 0)
-        for name, micros in e.amounts.items():
-            of.append(i)
-            which.append(measures.setdefault(name, len(measures)))
-            amount.append(micros)
-        for name, value in e.attributes.items():
-            about.append(i)
-            named.append(names.setdefault(name, len(names)))
-            said.append(texts.setdefault(value, len(texts)) + 1 if isinstance(value, str) else 0)
-            number.append(0 if isinstance(value, str) else value)
+@dataclass(slots=True)
+class Rows:
+    """Events as lists in their order. Those of snapshots are empty where no event is one, else they have zeros for deltas."""
+
+    ids: list[bytes]  # 16 bytes each
+    paths: list[str]
+    sources: list[str]
+    kinds: list[str]
+    occurred_at: list[int]
+    amounts_of: list[int]  # how many amounts each event has
+    measures: list[str]
+    amounts: list[int]
+    interval_start: list[int] = field(default_factory=list)
+    interval_end: list[int] = field(default_factory=list)
+    as_of: list[int] = field(default_factory=list)
+    row_ids: list[bytes] = field(default_factory=list)
+    attributes_of: list[int] = field(default_factory=list)  # empty where no event has any
+    names: list[str] = field(default_factory=list)
+    values: list[Value] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def rows(events: Sequence[Event]) -> Rows:
+    """What the events say, in their order."""
+    made = Rows(
+        [e.key for e in events], [e.path for e in events], [e.source for e in events], [e.kind for e in events], [e.occurred_at for e in events],
+        [len(e.amounts) for e in events], list(chain.from_iterable(e.amounts for e in events)), list(chain.from_iterable(e.amounts.values() for e in events)),
+    )  # fmt: skip
+    if any(e.snapshot is not None for e in events):
+        snapshots = [e.snapshot for e in events]
+        made.interval_start = [s.interval_start if s else 0 for s in snapshots]
+        made.interval_end = [s.interval_end if s else 0 for s in snapshots]
+        made.as_of = [s.as_of if s else 0 for s in snapshots]
+        made.row_ids = [e.row_key for e in events]
+    if any(e.attributes for e in events):
+        made.attributes_of = [len(e.attributes) for e in events]
+        made.names = list(chain.from_iterable(e.attributes for e in events))
+        made.values = list(chain.from_iterable(e.attributes.values() for e in events))
+    return made
+
+
+def join(workspace: str, parts: Sequence[Rows]) -> EventBatch:
+    """One record that says what the parts say, in their order; dictionaries in order of first appearance."""
+    n = sum(map(len, parts))
+    words: dict[str, tuple[str, ...]] = {}
+
+    def number(dictionary: str, column: list[str]) -> U32:
+        known = dict.fromkeys(column)
+        words[dictionary] = tuple(known)
+        if len(known) < 2:
+            return np.zeros(len(column), np.uint32)
+        place = dict(zip(known, range(len(known)), strict=True))
+        return np.array([place[word] for word in column], np.uint32)
+
+    is_snapshot = any(p.row_ids for p in parts)
+    attributed = any(p.attributes_of for p in parts)
+    values = [v for p in parts for v in p.values] if attributed else []
+    place = {text: i for i, text in enumerate(dict.fromkeys(v for v in values if isinstance(v, str)), 1)}
+    amounts_of = _joined([p.amounts_of for p in parts])
     return EventBatch(
         workspace=workspace,
-        paths=tuple(paths),
-        sources=tuple(sources),
-        kinds=tuple(kinds),
-        measures=tuple(measures),
-        names=tuple(names),
-        texts=tuple(texts),
-        event_id=_pairs(ids),
-        entity=_u32(entity),
-        source=_u32(source),
-        kind=_u32(kind),
-        occurred_at=_i64(occurred),
-        interval_start=_i64(start),
-        interval_end=_i64(end),
-        as_of=_i64(as_of),
-        row_id=_pairs(rows),
-        amount_event=_u32(of),
-        amount_measure=_u32(which),
-        amount=_i64(amount),
-        attribute_event=_u32(about),
-        attribute_name=_u32(named),
-        attribute_text=_u32(said),
-        attribute_number=_i64(number),
-        path_key=keys_of(paths),
+        event_id=_pairs(chain.from_iterable(p.ids for p in parts)),
+        entity=number("paths", _joined([p.paths for p in parts])),
+        source=number("sources", _joined([p.sources for p in parts])),
+        kind=number("kinds", _joined([p.kinds for p in parts])),
+        occurred_at=_i64(_joined([p.occurred_at for p in parts])),
+        interval_start=_i64(_padded((p.interval_start, p) for p in parts)) if is_snapshot else np.zeros(n, np.int64),
+        interval_end=_i64(_padded((p.interval_end, p) for p in parts)) if is_snapshot else np.zeros(n, np.int64),
+        as_of=_i64(_padded((p.as_of, p) for p in parts)) if is_snapshot else np.zeros(n, np.int64),
+        row_id=_pairs(chain.from_iterable(p.row_ids or repeat(bytes(16), len(p)) for p in parts)) if is_snapshot else np.zeros((n, 2), np.int64),
+        amount_event=_repeated(amounts_of),
+        amount_measure=number("measures", _joined([p.measures for p in parts])),
+        amount=_i64(_joined([p.amounts for p in parts])),
+        attribute_event=_repeated(_padded((p.attributes_of, p) for p in parts)) if attributed else np.zeros(0, np.uint32),
+        attribute_name=number("names", _joined([p.names for p in parts])),
+        attribute_text=np.array([place[v] if isinstance(v, str) else 0 for v in values], np.uint32),
+        attribute_number=_i64([0 if isinstance(v, str) else v for v in values]),
+        paths=words["paths"],
+        sources=words["sources"],
+        kinds=words["kinds"],
+        measures=words["measures"],
+        names=words["names"],
+        texts=tuple(place),
+        path_key=keys_of(words["paths"]),
     )
 
 
@@ -97,22 +120,56 @@ def keys_of(paths: Iterable[str]) -> I64:
     return _pairs([_key(p) for p in paths])
 
 
+def batch(workspace: str, events: Sequence[Event]) -> EventBatch:
+    """One record that says exactly what the events say, in their order."""
+    return join(workspace, [rows(events)])
+
+
 def batches(workspace: str, events: Sequence[Event], most: int = MOST) -> Iterator[EventBatch]:
     """Records of at most `most` events; an event never spans two."""
     for i in range(0, len(events), most):
         yield batch(workspace, events[i : i + most])
 
 
-def _pairs(keys: list[bytes]) -> I64:
+def cut(whole: Rows, most: int = MOST) -> Iterator[Rows]:
+    """The same in parts of at most `most` events."""
+    if len(whole) <= most:
+        yield whole
+        return
+    amounts, attributes = [0, *accumulate(whole.amounts_of)], [0, *accumulate(whole.attributes_of)]
+    for i in range(0, len(whole), most):
+        j = min(i + most, len(whole))
+        a, b = slice(amounts[i], amounts[j]), slice(attributes[i], attributes[j]) if whole.attributes_of else slice(0, 0)
+        e = slice(i, j)
+        yield Rows(
+            whole.ids[e], whole.paths[e], whole.sources[e], whole.kinds[e], whole.occurred_at[e], whole.amounts_of[e], whole.measures[a], whole.amounts[a],
+            whole.interval_start[e], whole.interval_end[e], whole.as_of[e], whole.row_ids[e], whole.attributes_of[e], whole.names[b], whole.values[b],
+        )  # fmt: skip
+
+
+T = TypeVar("T")
+
+
+def _joined(lists: Sequence[list[T]]) -> list[T]:
+    return lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
+
+
+def _padded(columns: Iterable[tuple[list[int], Rows]]) -> list[int]:
+    """The columns one after the other, zeros for a part that has none."""
+    return list(chain.from_iterable(column or repeat(0, len(part)) for column, part in columns))
+
+
+def _repeated(sizes: list[int]) -> U32:
+    """The index of each event as often as it has entries."""
+    return np.repeat(np.arange(len(sizes), dtype=np.uint32), np.array(sizes, np.int64))
+
+
+def _pairs(keys: Iterable[bytes]) -> I64:
     return np.frombuffer(b"".join(keys), "<i8").reshape(-1, 2).astype(np.int64)
 
 
 def _i64(values: Sequence[int]) -> I64:
     return np.array(values, np.int64)
-
-
-def _u32(values: Sequence[int]) -> U32:
-    return np.array(values, np.uint32)
 
 
 DICTIONARIES = ("paths", "sources", "kinds", "measures", "names", "texts")

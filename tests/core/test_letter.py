@@ -288,6 +288,15 @@ def test_once_on_a_rule_stays_on_until_clear_is_true() -> None:
     assert [(d.kind, (d.now - START) / HOUR) for d in world.decisions()] == [("fired", 1 + S), ("fired", 3 + S), ("cleared", 4 + S)]
 
 
+def test_a_rule_whose_condition_and_clear_are_both_true_comes_on_and_clears_by_turns() -> None:
+    """5.1 and 5.2: judged at every boundary, however few facts come."""
+    rule = pause_rule(clear=against(MetricRef(1, 0, "impressions"), ">", 0), guards=(asked("min_runtime", at_least=DAY),), hold=2 * SECOND)
+    world = weak(World().activate(rule).at(1))
+    world.now += 8 * SECOND
+    told = [(d.kind, (d.now - START - HOUR) // SECOND) for d in world.tick().decisions()]
+    assert told == [("refused", 3), ("cleared", 4), ("refused", 7), ("cleared", 8)]
+
+
 def test_nothing_is_said_while_a_decision_waits_not_even_that_it_cleared() -> None:
     """5.4: it turns off when it does; what clears afterwards had told nobody anything."""
     world = weak(World().activate(pause_rule(approve=Approval(True, -1, "lead", 4 * HOUR, ""))).at(1)).at(2).report("a", 0, 100).at(3)

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.core import cell, cloudevent, columns, instant, normalize, plain, strict_json
+from services.ingest.core import cell, cloudevent, instant, normalize, plain, strict_json
 from services.ingest.core.change import ChangeDetector
 from services.ingest.core.place import place
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Levels
+from services.kernel import columns
 from services.kernel.errors import RejectedInput
 from services.kernel.event import Event, Snapshot
 from services.kernel.ids import event_id

@@ -16,13 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import services.ingest.sources as folder
-from services.ingest.core import cloudevent, columns, reading, report, strict_json
+from services.ingest.core import cloudevent, reading, report, strict_json
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Context
 from services.ingest.core.signature import matches, standard_webhooks
 from services.ingest.core.source import Delivery, Item, Rejection, Reporter, Webhook
 from services.ingest.http import time_zone
 from services.ingest.sources.hubspot import decoded
+from services.kernel import columns
 from services.kernel.errors import RejectedInput, Unauthorized
 from services.kernel.event import Event
 from services.kernel.extension import found

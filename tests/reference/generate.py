@@ -342,8 +342,9 @@ def goals_of(program: Program) -> list[TargetRef]:
 def nudged(condition: Condition, rng: random.Random) -> Condition:
     """With other numbers, and the same metrics."""
     match condition:
-        case Compare(right=Number() as n):
-            return replace(condition, right=replace(n, numerator=n.numerator * rng.choice([1, 2, 3]), denominator=n.denominator * rng.choice([1, 2])))
+        case Compare(op, left, Number() as n):
+            n = replace(n, numerator=n.numerator * rng.choice([1, 2, 3]), denominator=n.denominator * rng.choice([1, 2]))
+            return compare(op, left, replace(n, text=f"{n.numerator}/{n.denominator}"))
         case And(terms):
             return And(tuple(nudged(t, rng) for t in terms))
         case Or(terms):

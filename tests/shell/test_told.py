@@ -13,6 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.adapters.clock import ManualClock
+from services.adapters.log.codec import EVENTS
+from services.adapters.log.memory import MemoryLog
 from services.kernel.columns import batch
 from services.kernel.decision import Decision
 from services.kernel.event import Event
@@ -20,6 +23,7 @@ from services.kernel.record import Activation, Change, Outcome, Ready, Record, S
 from services.rules_engine.core.inspection import inspect
 from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.language.pack import guards, load_pack
+from services.rules_engine.replay import state_at
 from services.rules_engine.told import Ending, Teller
 
 ACME = (Path(__file__).parents[2] / "rules" / "acme-paid-social.yaml").read_text()
@@ -266,6 +270,22 @@ def test_anything_can_be_told_at_any_time(reports: list[tuple[int, int, int, int
     assert text.startswith(('Left "Any"', f'Rule {rule} does not look at "Any"'))
     assert text.endswith("owner jana@acme.example.")
     assert not re.search(r"nan|inf\b|micro|None|\d{8}", text.rpartition("Rule ")[0]), text
+
+
+# -- the state that is told of ------------------------------------------------------------------------------------------
+
+
+async def test_a_decision_is_told_from_what_its_boundary_judged_and_not_from_what_came_at_the_same_instant() -> None:
+    fired = AUTUMN.first()
+    log: MemoryLog[Record] = MemoryLog(EVENTS, ManualClock(0))
+    log.kept = [[(at, EVENTS.encode(record)) for at, record in AUTUMN.records(None) if at < fired.now]]
+    click = batch("acme", [Event("late", "meta_ads", AUTUMN.path("Autumn_v1"), "report", fired.now - 1, {"clicks": 100 * SECOND}, {})])
+    log.kept[0] += [(fired.now, EVENTS.encode(click)), (fired.now - HOUR, EVENTS.encode(click))]  # the second by a leader whose clock lags
+    workspace = (await state_at(log, guards(), fired.now)).workspaces["acme"]
+    teller = Teller(workspace, inspect(workspace, workspace.rules[WEAK, "active"], (workspace.facts.entities.row[fired.path],)), 3, fired)
+    assert "56 clicks in 11,200 impressions" in teller.decision(None).text
+    assert teller.i.strength is not None
+    assert dict(teller.i.strength.totals)["numerator"] == 56 * SECOND
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ def _zeros(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 NOTHING = np.zeros(0, np.int64)
 ABSENT = {name: np.zeros((0, 2) if name in PAIRS else 0, kind) for name, kind in COLUMNS.values()}
 EVENT, AMOUNT, ATTRIBUTE, EVENT_PAIR = range(4)
-SHAPE = {name: (EVENT, -1) for name in ("occurred_at", "interval_start", "interval_end", "as_of")}  # (its table, the dictionary it points into)
+SHAPE = dict.fromkeys(("occurred_at", "interval_start", "interval_end", "as_of"), (EVENT, -1))  # (its table, the dictionary it points into)
 SHAPE |= {"event_id": (EVENT_PAIR, -1), "row_id": (EVENT_PAIR, -1), "path_key": (-1, -1), "entity": (EVENT, 0), "source": (EVENT, 1), "kind": (EVENT, 2)}
 SHAPE |= {"amount_event": (AMOUNT, 3), "amount_measure": (AMOUNT, 4), "amount": (AMOUNT, -1), "attribute_event": (ATTRIBUTE, 3)}
 SHAPE |= {"attribute_name": (ATTRIBUTE, 5), "attribute_text": (ATTRIBUTE, 6), "attribute_number": (ATTRIBUTE, -1)}

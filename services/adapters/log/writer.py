@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from services.kernel.columns import MOST, merge, split
+from services.kernel.columns import MOST, Rows, cut, join, merge, split
 from services.kernel.errors import Bug, TrimtabError, Unavailable
 from services.kernel.ports import Log
 from services.kernel.record import EventBatch, Record
@@ -15,7 +16,8 @@ MOST_WAITING = 200_000  # events
 
 @dataclass(slots=True)
 class _Waiting:
-    batch: EventBatch
+    part: EventBatch | Rows
+    size: int
     done: asyncio.Future[None]
 
 
@@ -30,13 +32,19 @@ class EventWriter:
 
     async def append(self, batch: EventBatch) -> None:
         """Raises Unavailable, with status 429 when more waits than memory should hold."""
-        size = len(batch.event_id)
+        await self._append(batch.workspace, batch, len(batch.event_id))
+
+    async def append_rows(self, workspace: str, rows: Rows) -> None:
+        """As `append`, for events whose words are not numbered yet: those that wait together are numbered once."""
+        await self._append(workspace, rows, len(rows))
+
+    async def _append(self, workspace: str, part: EventBatch | Rows, size: int) -> None:
         if size == 0:
             return
         if self._events_waiting + size > MOST_WAITING:
             raise Unavailable("more events wait to be written than the disk takes; send them again later", reason="overloaded", status=429)
-        waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
-        self._waiting.setdefault(batch.workspace, []).append(waiting)
+        waiting = _Waiting(part, size, asyncio.get_running_loop().create_future())
+        self._waiting.setdefault(workspace, []).append(waiting)
         self._events_waiting += size
         if self._turn is None or self._turn.done():
             self._turn = asyncio.create_task(self._write(), name="event-writer")
@@ -49,11 +57,11 @@ class EventWriter:
             waiting = [w for group in groups.values() for w in group]
             failure: Exception | None = None
             try:
-                records = [(name, part) for name, group in groups.items() for part in self._records([w.batch for w in group])]
+                records = [(name, part) for name, group in groups.items() for part in self._records(name, group)]
                 await self.log.append(records)
             except Exception as error:  # whatever it was, every sender must be told that nothing was acknowledged
                 failure = error if isinstance(error, TrimtabError) else Bug(f"events could not be written: {type(error).__name__}: {error}")
-            self._events_waiting -= sum(len(w.batch.event_id) for w in waiting)
+            self._events_waiting -= sum(w.size for w in waiting)
             for w in waiting:
                 if w.done.done():
                     continue
@@ -63,23 +71,33 @@ class EventWriter:
                     w.done.set_exception(failure)
                     w.done.exception()  # a sender that gave up asks no more
 
-    def _records(self, batches: list[EventBatch]) -> list[EventBatch]:
-        """Batches joined up to `most` events a record, larger ones split."""
+    def _records(self, workspace: str, group: list[_Waiting]) -> list[EventBatch]:
+        """What waits joined up to `most` events a record, larger parts cut."""
         records: list[EventBatch] = []
-        open_: list[EventBatch] = []
+        open_: list[EventBatch | Rows] = []
         size = 0
-        for batch in batches:
-            n = len(batch.event_id)
-            if open_ and size + n > self.most:
-                records.append(merge(open_))
-                open_, size = [], 0
-            if n > self.most:
-                records += split(batch, self.most)
-                continue
-            open_.append(batch)
-            size += n
-        return [*records, merge(open_)] if open_ else records
+        for waiting in group:
+            for part in self._cut(waiting):
+                n = len(part) if isinstance(part, Rows) else len(part.event_id)
+                if open_ and size + n > self.most:
+                    records.append(_one(workspace, open_))
+                    open_, size = [], 0
+                open_.append(part)
+                size += n
+        return [*records, _one(workspace, open_)] if open_ else records
+
+    def _cut(self, waiting: _Waiting) -> Iterable[EventBatch | Rows]:
+        if waiting.size <= self.most:
+            return (waiting.part,)
+        return cut(waiting.part, self.most) if isinstance(waiting.part, Rows) else split(waiting.part, self.most)
 
     async def close(self) -> None:
         if self._turn is not None:
             await self._turn
+
+
+def _one(workspace: str, parts: list[EventBatch | Rows]) -> EventBatch:
+    rows = [p for p in parts if isinstance(p, Rows)]
+    if len(rows) == len(parts):
+        return join(workspace, rows)
+    return merge([join(workspace, [p]) if isinstance(p, Rows) else p for p in parts])

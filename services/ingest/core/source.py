@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from services.ingest.core import strict_json
+from services.kernel.columns import Rows
 from services.kernel.errors import Unauthorized
 from services.kernel.event import Event
 
@@ -97,6 +98,15 @@ class Webhook(Protocol):
 
     def events(self, delivery: Delivery) -> Iterator[Item]:
         """What the delivery holds, in order; raises Refused where it holds nothing readable."""
+        ...
+
+
+@runtime_checkable
+class Columnar(Protocol):
+    """A webhook that reads its usual deliveries by columns as well, many times faster."""
+
+    def rows(self, delivery: Delivery) -> Rows | None:
+        """Exactly what `events` would yield, where that is events without a rejection; None where anything is unusual, and `events` must look."""
         ...
 
 

@@ -21,10 +21,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from services.ingest.core import cloudevent, plain, strict_json
+from services.ingest.core import cloudevent, plain, strict_json, usual
 from services.ingest.core.refused import Refused
 from services.ingest.core.signature import sign_standard_webhooks, standard_webhooks
 from services.ingest.core.source import Delivery, Example, Item
+from services.kernel.columns import Rows
 from services.kernel.event import Event
 
 STRUCTURED, BATCH = "application/cloudevents+json", "application/cloudevents-batch+json"
@@ -40,6 +41,12 @@ class Generic:
 
     def sign(self, delivery: Delivery, secret: str, now: int) -> tuple[tuple[str, str], ...]:
         return sign_standard_webhooks(delivery, secret, now)
+
+    def rows(self, delivery: Delivery) -> Rows | None:
+        if delivery.header("ce-specversion"):
+            return None
+        media = delivery.media_type
+        return usual.events(delivery, self.name) if media == "application/json" else usual.clouds(delivery, self.name) if media == BATCH else None
 
     def events(self, delivery: Delivery) -> Iterator[Item]:
         def make(item: Any, pointer: str) -> Event:

@@ -127,6 +127,7 @@ class Judgement:
         self._counts: dict[tuple[int, int], I64] = {}  # (their depth, an ancestor's depth) -> how many below each row
         self._views: dict[tuple[int, tuple[tuple[int, int], ...]], View] = {}
         self._dirty = dirty
+        self.restless = False  # some rule comes on and clears by turns: the next boundary is no no-op
         self._rows_at: dict[tuple[str, int, bool], I64] = {}
         self._fits: dict[tuple[Condition | None, Condition | None, str, int, bool], Bools] = {}
 
@@ -200,6 +201,8 @@ class Judgement:
 
     def _live(self, shape: Shape, judge: Judge, subject: Subject, place: int, eligible: bool, when: int, clear: int | None) -> list[Decision]:
         rule = shape.rules[place]
+        if eligible and when == TRUE and clear == TRUE:
+            self._come_again(subject)
         life = rule.lives.get(subject)
         if life is None:
             life = rule.lives[subject] = Life()
@@ -214,6 +217,12 @@ class Judgement:
             shape.enter(subject, place, life.asks(when) and eligible, due, settled=eligible and when == TRUE)
         return told
 
+    def _come_again(self, subject: Subject) -> None:
+        """What is on clears at the next boundary, and comes on at the one after that: neither needs a new fact."""
+        self.restless = True
+        for row in subject:
+            self.workspace.facts.mark(row)
+
     def pairs(self, rule: Running) -> tuple[list[Decision], list[Candidate]]:
         """The same for a rule on pairs, pair by pair."""
         program, view = rule.program, self.view(rule)
@@ -222,6 +231,8 @@ class Judgement:
         told: list[Decision] = []
         asking: list[tuple[Subject, Life]] = []
         for i, subject in subjects:
+            if eligible[i] and when[i] == TRUE and clear is not None and clear[i] == TRUE:
+                self._come_again(subject)
             life = rule.lives.get(subject)
             if life is None:
                 life = rule.lives[subject] = Life()

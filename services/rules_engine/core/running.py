@@ -20,8 +20,9 @@ class Running:
     shape: Shape | None = None  # None of a rule on pairs
     place: int = 0  # in the shape
 
-    def __init__(self, program: Program, version: str, mode: str, since: Since) -> None:
+    def __init__(self, program: Program, version: str, mode: str, since: Since, text: str) -> None:
         self.program, self.version, self.mode, self.since = program, version, mode, since
+        self.text = text  # the program as its activation said it
         self.lives: dict[Subject, Life] = {}
         self.weighers = tuple(Weigher(program, claims) for claims in self._claims())
         refs = references(program.when) + (references(program.pair.to) if program.pair else [])

@@ -256,7 +256,7 @@ class Workspace:
             candidates += asked
         decisions.sort(key=lambda d: (d.rule_id, d.mode, d.path))
         decisions += judgement.admit(candidates)
-        self.fresh = bool(decisions)
+        self.fresh = bool(decisions) or judgement.restless
         self.turn = self._next_turn(now)
         return decisions
 
@@ -275,7 +275,7 @@ class Workspace:
             if program.anchor not in self.born:
                 self.born[program.anchor] = self.facts.since(now)
             self.rules = {k: r for k, r in self.rules.items() if r.version != activation.version}  # a version has one state
-            self.rules[key] = Running(program, activation.version, activation.state, self.born[program.anchor])
+            self.rules[key] = Running(program, activation.version, activation.state, self.born[program.anchor], activation.program)
         self._arrange()
 
     def _arrange(self) -> None:

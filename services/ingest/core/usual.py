@@ -1,0 +1,359 @@
+"""The usual delivery, read by columns: plain JSON, CloudEvents or report rows in which nothing is missing, misspelt, twice or out of the ordinary.
+
+Whatever is unusual about any part of a delivery gives None, and the careful reading (`plain`, `cloudevent`, `reading`) says what it is and where. What is
+read here means exactly what the careful reading would make of it; a property test holds them against each other.
+
+* a typed decoder refuses unknown members and wrong types; it cannot see a key that stands twice, so the strings of the body are counted: every string is
+  a key or a value, and one that is not found among what was decoded was overwritten by its twin;
+* without a backslash and beyond ASCII nothing is escaped, and NFC changes nothing;
+* paths, measures, money and the minutes of instants repeat: each is checked with care once, and looked up from then on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from itertools import chain
+from typing import Any, Generic, TypeVar
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, UnsetType
+
+from services.ingest.core import normalize, plain
+from services.ingest.core.instant import HOUR, rfc3339
+from services.ingest.core.source import Delivery
+from services.ingest.core.strict_json import SIZE
+from services.kernel.columns import Rows
+from services.kernel.errors import RejectedInput
+from services.kernel.ids import digest
+from services.kernel.measure import LARGEST, MICRO, MONEY, currency, measure, micros
+
+LONGEST_SPAN = 400 * 24 * HOUR
+SECOND, MINUTE = 1_000_000, 60_000_000
+
+_PATH = re.compile(r"[a-z][a-z0-9_]{0,63}(?:/[!-.0-{}~](?:[ -.0-{}~]{0,126}[!-.0-{}~])?){1,4}")
+_SECONDS = re.compile(r":([0-5]\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASCII)
+_CENTS = re.compile(r"(\d{1,9})(?:\.(\d{1,6}))?", re.ASCII)
+_REFERENCE = re.compile(r"[^\s<>\"{}|\\^`]+")
+_LENGTH = [size.to_bytes(8, "little") for size in range(2048)]
+
+
+class Unusual(Exception):
+    """The careful reading must look at this delivery."""
+
+
+class Money(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    amount: str | int
+    currency: str
+
+
+Amounts = dict[str, int | str | Money]
+
+
+class PlainEvent(msgspec.Struct, forbid_unknown_fields=True):
+    id: str
+    entity: str
+    occurred_at: str
+    amounts: Amounts
+    kind: str | UnsetType = UNSET
+    source: str | UnsetType = UNSET
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    events: list[PlainEvent]
+
+
+class Data(msgspec.Struct, forbid_unknown_fields=True):
+    amounts: Amounts
+
+
+class Cloud(msgspec.Struct, forbid_unknown_fields=True):
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: str
+    subject: str
+    data: Data
+    datacontenttype: str | UnsetType = UNSET
+
+
+class Interval(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    start: str
+    end: str
+
+
+class Row(msgspec.Struct, forbid_unknown_fields=True):
+    entity: str
+    interval: Interval
+    amounts: Amounts
+    as_of: str
+
+
+_EVENT, _EVENTS, _ENVELOPE = msgspec.json.Decoder(PlainEvent), msgspec.json.Decoder(list[PlainEvent]), msgspec.json.Decoder(Envelope)
+_CLOUDS, _ROWS = msgspec.json.Decoder(list[Cloud]), msgspec.json.Decoder(list[Row])
+
+
+def events(delivery: Delivery, source: str) -> Rows | None:
+    """What events in plain JSON say, or None."""
+    return _usual(delivery, lambda body: _events(body, source, delivery.horizon))
+
+
+def clouds(delivery: Delivery, source: str) -> Rows | None:
+    """What a batch of CloudEvents in JSON says, or None. `source` stands for those whose own source is a URI."""
+    return _usual(delivery, lambda body: _clouds(body, source, delivery.horizon))
+
+
+def report(delivery: Delivery, source: str) -> Rows | None:
+    """What report rows in the plain form say, without a breakdown, or None."""
+    return _usual(delivery, lambda body: _report(body, source, delivery.horizon))
+
+
+def _usual(delivery: Delivery, read: Callable[[bytes], Rows]) -> Rows | None:
+    body = delivery.body
+    if not body.isascii() or b"\\" in body or len(body) > SIZE:
+        return None
+    try:
+        return read(body)
+    except (Unusual, RejectedInput, msgspec.DecodeError):
+        return None
+
+
+# -- three forms -------------------------------------------------------------------------------------------------------
+
+
+def _events(body: bytes, source: str, horizon: int) -> Rows:
+    strings = 0
+    if body.startswith(b"["):
+        given = _EVENTS.decode(body)
+    elif body.startswith(b'{"events"'):
+        given, strings = _ENVELOPE.decode(body).events, 1
+    else:
+        given = [_EVENT.decode(body)]
+    n = len(given)
+    ids = [e.id for e in given]
+    kinds = _or([e.kind for e in given], "event")
+    sources = _or([e.source for e in given], source)
+    sizes, measures, amounts, within = _amounts([e.amounts for e in given])
+    named = n - sum(e.kind is UNSET for e in given) + n - sum(e.source is UNSET for e in given)
+    _counted(body, strings + 7 * n + 2 * named + within)
+    occurred = _instants([e.occurred_at for e in given], horizon)
+    return Rows(_ids(ids, sources), _paths([e.entity for e in given]), sources, _kinds(kinds), occurred, sizes, measures, amounts)
+
+
+def _clouds(body: bytes, source: str, horizon: int) -> Rows:
+    given = _CLOUDS.decode(body)
+    n = len(given)
+    if any(e.specversion != "1.0" for e in given) or any(e.datacontenttype not in (UNSET, "application/json") for e in given):
+        raise Unusual
+    written = [e.source for e in given]
+    named = {name: _is_source(name) for name in set(written)}
+    ids = [e.id if named[e.source] else digest("cloudevent", e.source, _text(e.id)) for e in given]
+    sources = [name if named[name] else source for name in written]
+    sizes, measures, amounts, within = _amounts([e.data.amounts for e in given])
+    _counted(body, 14 * n + 2 * sum(e.datacontenttype is not UNSET for e in given) + within)
+    occurred = _instants([e.time for e in given], horizon)
+    return Rows(_ids(ids, sources), _paths([e.subject for e in given]), sources, _kinds([e.type for e in given]), occurred, sizes, measures, amounts)
+
+
+def _report(body: bytes, source: str, horizon: int) -> Rows:
+    given = _ROWS.decode(body)
+    n = len(given)
+    sizes, measures, amounts, within = _amounts([e.amounts for e in given])
+    _counted(body, 10 * n + within)
+    paths = _paths([e.entity for e in given])
+    starts, ends = [_INSTANT[e.interval.start] for e in given], [_INSTANT[e.interval.end] for e in given]
+    as_of = _instants([e.as_of for e in given], horizon)
+    for start, end, read in zip(starts, ends, as_of, strict=True):
+        if not start < end <= start + LONGEST_SPAN or read <= start:
+            raise Unusual
+    ids = [digest("report", *row) for row in zip(paths, map(str, starts), map(str, ends), map(str, as_of), strict=True)]
+    row_ids = [bytes.fromhex(digest("row", source, path, str(start), str(end))) for path, start, end in zip(paths, starts, ends, strict=True)]
+    sources, occurred = [source] * n, list(map(min, as_of, [end - 1 for end in ends]))
+    return Rows(_ids(ids, sources), paths, sources, ["report"] * n, occurred, sizes, measures, amounts, starts, ends, as_of, row_ids)
+
+
+# -- columns -----------------------------------------------------------------------------------------------------------
+
+
+def _counted(body: bytes, strings: int) -> None:
+    """Every string of the body is among those decoded: no key stands twice."""
+    if np.count_nonzero(np.frombuffer(body, np.uint8) == 0x22) != 2 * strings:
+        raise Unusual
+
+
+def _or(column: Sequence[str | UnsetType], default: str) -> list[str]:
+    return [default if word is UNSET else word for word in column]
+
+
+def _ids(ids: list[str], sources: list[str]) -> list[bytes]:
+    """The keys that events are deduplicated by; no id is empty, endless, unprintable or there twice."""
+    n = len(ids)
+    if not 0 < n <= plain.MOST or len(set(ids)) != n or not all(map(str.strip, ids)) or not "".join(ids).isprintable():
+        raise Unusual
+    if max(map(len, ids)) > normalize.LONGEST_ID:
+        raise Unusual
+    made: list[bytes] = []
+    if len(set(sources)) == 1:
+        begun = _BEGUN[sources[0]].copy
+        for ident in ids:
+            h = begun()
+            h.update(_LENGTH[len(ident)] + ident.encode())
+            made.append(h.digest())
+        return made
+    for ident, source in zip(ids, sources, strict=True):
+        h = _BEGUN[source].copy()
+        h.update(_LENGTH[len(ident)] + ident.encode())
+        made.append(h.digest())
+    return made
+
+
+def _paths(paths: list[str]) -> list[str]:
+    for path in set(paths) - _GOOD.keys():
+        _GOOD[path]
+    return paths
+
+
+def _kinds(kinds: list[str]) -> list[str]:
+    for kind in set(kinds):
+        if len(kind) > 64:
+            raise Unusual
+        normalize.kind(kind)
+    return kinds
+
+
+def _instants(written: list[str], horizon: int) -> list[int]:
+    made = [_MINUTE[text[:16]] + _SECOND[text[16:]] for text in written]
+    if max(made) > horizon + normalize.AHEAD:
+        raise Unusual
+    return made
+
+
+def _amounts(given: list[dict[str, Any]]) -> tuple[list[int], list[str], list[int], int]:
+    """(how many each event has, measures, micro-units, strings among them); every event has some."""
+    sizes = list(map(len, given))
+    if not sizes or not min(sizes):
+        raise Unusual
+    measures: list[str] = list(chain.from_iterable(given))
+    made: list[int] = []
+    strings, of_money = len(measures), 0
+    for i, value in enumerate(chain.from_iterable(map(dict.values, given))):
+        kind = type(value)
+        if kind is int:
+            if not 0 <= value <= LARGEST // MICRO or not _COUNTED[measures[i]]:
+                raise Unusual
+            made.append(value * MICRO)
+        elif kind is Money:
+            of_money += 1
+            measures[i] = _MONEY[measures[i], value.currency]
+            written = value.amount
+            if type(written) is str:
+                strings += 4
+                made.append(_MICROS[written])
+            else:
+                strings += 3
+                if not -LARGEST <= written * MICRO <= LARGEST:
+                    raise Unusual
+                made.append(written * MICRO)
+        else:
+            strings += 1
+            made.append(_MICROS[value])
+            if _COUNTED[measures[i]] and made[-1] < 0:
+                raise Unusual
+    if of_money and of_money != len(measures) and any("@" in name for name in set(chain.from_iterable(given))):
+        raise Unusual  # one event might say one measure in both ways
+    return sizes, measures, made, strings
+
+
+# -- what repeats ------------------------------------------------------------------------------------------------------
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class _Known(dict[K, V], Generic[K, V]):
+    """Looks a thing up that was made with care once; forgets all when it holds `most`."""
+
+    def __init__(self, make: Callable[[K], V], most: int) -> None:
+        super().__init__()
+        self._make, self._most = make, most
+
+    def __missing__(self, key: K) -> V:
+        value = self._make(key)
+        if len(self) >= self._most:
+            self.clear()
+        self[key] = value
+        return value
+
+
+def _begin(source: str) -> Any:
+    """A hash that has read all of an event's key but its id, as `kernel.ids.event_id` reads it."""
+    h = blake2b(digest_size=16)
+    for part in (b"event", normalize.word(source, "source").encode()):
+        h.update(_LENGTH[len(part)] + part)
+    return h
+
+
+def _path(path: str) -> bool:
+    if not _PATH.fullmatch(path):
+        raise Unusual
+    return True
+
+
+def _second(text: str) -> int:
+    found = _SECONDS.fullmatch(text)
+    if found is None:
+        raise Unusual
+    seconds, fraction, sign, hours, minutes = found.groups()
+    made = int(seconds) * SECOND + (int(fraction[:6].ljust(6, "0")) if fraction else 0)
+    if sign:
+        offset = int(hours) * HOUR + int(minutes) * MINUTE
+        made += offset if sign == "-" else -offset
+    return made
+
+
+def _is_counted(name: str) -> bool:
+    of = measure(name)
+    if str(of) != name or (of.base in MONEY and not of.currency):
+        raise Unusual
+    return not of.currency
+
+
+def _money(key: tuple[str, str]) -> str:
+    name, code = key
+    return str(measure(f"{name}@{currency(code)}"))
+
+
+def _micros(text: str) -> int:
+    found = _CENTS.fullmatch(text)
+    if found is None:
+        return micros(text)
+    whole, rest = found.groups()
+    return int(whole) * MICRO + int(rest.ljust(6, "0")) if rest else int(whole) * MICRO
+
+
+def _is_source(name: str) -> bool:
+    """Whether a CloudEvent's source names a source; a URI reference does not."""
+    if not _REFERENCE.fullmatch(name) or not _text(name):
+        raise Unusual
+    try:
+        return bool(normalize.word(name, "source"))
+    except RejectedInput:
+        return False
+
+
+def _text(value: str) -> str:
+    return normalize.text(value, "text")
+
+
+_BEGUN: _Known[str, Any] = _Known(_begin, 1024)
+_GOOD: _Known[str, bool] = _Known(_path, 65_536)
+_MINUTE: _Known[str, int] = _Known(lambda text: rfc3339(f"{text}:00Z"), 65_536)
+_SECOND: _Known[str, int] = _Known(_second, 65_536)
+_INSTANT: _Known[str, int] = _Known(rfc3339, 4096)
+_COUNTED: _Known[str, bool] = _Known(_is_counted, 4096)
+_MONEY: _Known[tuple[str, str], str] = _Known(_money, 4096)
+_MICROS: _Known[str, int] = _Known(_micros, 65_536)
+

@@ -1,0 +1,184 @@
+"""The usual delivery read by columns says what the careful reading says of it, and leaves to the careful reading what is unusual about any other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.adapters.codec.columns import same
+from services.ingest.core import reading, usual
+from services.ingest.core.refused import Refused
+from services.ingest.core.report import Context
+from services.ingest.core.source import Delivery, Rejection
+from services.ingest.intake import without_twins
+from services.ingest.sources.generic import BATCH, SOURCE
+from services.kernel.columns import batch, join
+from services.kernel.event import Event
+
+NOON = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
+AD = "meta_ads/1700/6215/62150/621500"
+PLAIN = "application/json"
+
+
+def delivery(body: bytes, media: str = PLAIN) -> Delivery:
+    return Delivery("generic", "acme", body, (("content-type", media),), NOON)
+
+
+def carefully(d: Delivery, route: str = "events") -> tuple[list[Event], list[Rejection]]:
+    try:
+        items = list(SOURCE.events(d) if route == "events" else reading.events(d, "generic", (), Context(d.received_at)))
+    except Refused as error:
+        return [], [Rejection(error.reason, str(error), error.pointer)]
+    events, twins = without_twins([i for i in items if isinstance(i, Event)])
+    return events, [*(i for i in items if isinstance(i, Rejection)), *twins]
+
+
+def by_columns(d: Delivery, route: str = "events") -> Any:
+    return SOURCE.rows(d) if route == "events" else usual.report(d, "generic")
+
+
+def agree(d: Delivery, route: str = "events") -> bool:
+    """Whether the delivery is a usual one; fails where the two readings differ."""
+    rows = by_columns(d, route)
+    if rows is None:
+        return False
+    events, refused = carefully(d, route)
+    assert not refused
+    assert same(join("acme", [rows]), batch("acme", events))
+    return True
+
+
+def event(**changes: Any) -> dict[str, Any]:
+    made = {"id": "o-1", "entity": AD, "kind": "view", "occurred_at": "2026-03-01T11:59:00Z", "amounts": {"impressions": 1}}
+    return {k: v for k, v in (made | changes).items() if v is not ...}
+
+
+def cloud(**changes: Any) -> dict[str, Any]:
+    made = {"specversion": "1.0", "id": "o-1", "source": "shop", "type": "sale", "time": "2026-03-01T11:00:00Z", "subject": AD}
+    return {k: v for k, v in (made | {"data": {"amounts": {"clicks": 1}}} | changes).items() if v is not ...}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    interval = {"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T00:00:00Z"}
+    made = {"entity": AD, "interval": interval, "as_of": "2026-03-01T11:59:00Z", "amounts": {"impressions": 10}}
+    return {k: v for k, v in (made | changes).items() if v is not ...}
+
+
+USUAL_MONEY = {"amount": "1.25", "currency": "EUR"}
+WORDS = st.sampled_from(
+    ("o-1", "o-2", " ", "", " x", "a\x7f", "é", "a" * 256, "a" * 257, "view", "com.example.sale", "bad kind", "shop", "Shop", "https://shop.example/1", AD)
+    + ("meta_ads/1", "meta_ads", "meta_ads/a b", "meta_ads/ a", "meta_ads/a|b", "meta_ads//1", "x/1/2/3/4/5", "Meta/1", "EUR", "XYZ", "1", "-1", "1.5", "1e3")
+    + ("2026-03-01T11:59:00Z", "2026-03-01t11:59:00.5+01:00", "2026-03-01 11:59:00.123456789-23:59", "2026-03-01T11:59:60Z", "2026-03-01T24:00:00Z")
+    + ("2026-03-01T11:59:00", "2026-03-01T13:00:00Z", "2026-03-01T13:00:00.000001Z", "2026-02-30T00:00:00Z", "0001-01-01T00:00:00Z")
+    + ("2026-03-01T12:00:00+24:00",)
+)  # fmt: skip
+NUMBERS = st.one_of(
+    st.integers(-3, 10), st.sampled_from((2**53 // 10**6, 2**53 // 10**6 + 1, -(2**53) // 10**6, 10**30, True, None, 1.5, 0.1)),
+    st.sampled_from(("0", "1", "1.25", "-1.25", "0.0000004", "0.0000005", "1e3", "9007199254.740992", "9007199254.740993", "007", "1.", ".5", "+1", "x", "")),
+)  # fmt: skip
+CODES = st.sampled_from(("EUR", "USD", "JPY", "XYZ", "eur", "EUR@EUR", ""))
+VALUES = st.one_of(
+    NUMBERS, st.fixed_dictionaries({"amount": NUMBERS, "currency": CODES}), st.just({"amount": "1"}), st.just([1]), st.just(USUAL_MONEY | {"more": 1})
+)
+NAMES = st.sampled_from(
+    ("impressions", "clicks", "spend", "revenue:purchase", "spend@EUR", "conversions:purchase:7d_click", "tips", "clicks@EUR", "Bad", "spend@XYZ")
+    + ("a:b:c:d:e", "")
+)
+AMOUNTS = st.dictionaries(NAMES, VALUES, max_size=3)
+GOOD_AMOUNTS = st.dictionaries(st.sampled_from(("impressions", "clicks", "leads")), st.integers(0, 900), min_size=1) | st.fixed_dictionaries(
+    {"spend": st.fixed_dictionaries({"amount": st.decimals("0.01", 900, places=2).map(str), "currency": st.sampled_from(("EUR", "USD"))})}
+)
+
+
+def mostly(good: st.SearchStrategy[Any], other: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.integers(0, 7).flatmap(lambda n: good if n else other)
+
+
+IDS = st.integers(0, 10**9).map("o-{}".format)
+TIMES = st.integers(0, 86_399_999).map(lambda ms: f"2026-02-28T{ms // 3_600_000:02d}:{ms // 60_000 % 60:02d}:{ms // 1000 % 60:02d}.{ms % 1000:03d}Z")
+ANY = st.one_of(WORDS, NUMBERS, AMOUNTS)
+
+
+def changed(make: Any, good: dict[str, st.SearchStrategy[Any]], members: tuple[str, ...]) -> st.SearchStrategy[Any]:
+    """A usual item; now and then a member of it is something else, missing or unknown."""
+    odd = st.dictionaries(st.sampled_from((*members, "more")), st.one_of(ANY, st.just(...)), min_size=1, max_size=2)
+    return st.builds(lambda a, b: make(**(a | b)), st.fixed_dictionaries(good), mostly(st.just({}), mostly(odd, odd)))
+
+
+EVENT = changed(
+    event, {"id": IDS, "occurred_at": TIMES, "amounts": mostly(GOOD_AMOUNTS, AMOUNTS)}, ("id", "entity", "kind", "source", "occurred_at", "amounts"),
+)  # fmt: skip
+CLOUD = changed(
+    cloud, {"id": IDS, "time": TIMES, "data": st.fixed_dictionaries({"amounts": mostly(GOOD_AMOUNTS, AMOUNTS)})},
+    ("id", "source", "type", "time", "subject", "data", "specversion", "datacontenttype", "extension"),
+)  # fmt: skip
+ROW = changed(
+    row, {"entity": st.integers(1, 99).map("meta_ads/1/2/{}".format), "amounts": mostly(GOOD_AMOUNTS, AMOUNTS)},
+    ("entity", "interval", "as_of", "amounts", "breakdown", "id", "kind"),
+)  # fmt: skip
+FORMS = {"plain": (EVENT, PLAIN, "events"), "clouds": (CLOUD, BATCH, "events"), "rows": (ROW, PLAIN, "reports")}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=400, deadline=None)
+@given(data=st.data())
+def test_what_is_read_by_columns_is_what_the_careful_reading_makes_of_it(form: str, data: st.DataObject) -> None:
+    item, media, route = FORMS[form]
+    items = data.draw(st.lists(item, max_size=5))
+    wrapped: Any = items
+    if form == "plain" and data.draw(st.booleans()):
+        wrapped = {"events": items} if data.draw(st.booleans()) or not items else items[0]
+    agree(delivery(json.dumps(wrapped, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass"), media), route)
+
+
+BITS = st.sampled_from([b"", *(bytes((c,)) for c in b'"\\,:[ \x00\x7f09e.-\xe9'), b"{}", b'"a":1,', b"null", b"\xc3\xa9"])
+
+
+@settings(max_examples=600, deadline=None)
+@given(data=st.data())
+def test_no_byte_put_into_a_usual_body_or_taken_out_of_it_is_read_differently(data: st.DataObject) -> None:
+    form = data.draw(st.sampled_from(sorted(FORMS)))
+    make, media, route = {"plain": event, "clouds": cloud, "rows": row}[form], *FORMS[form][1:]
+    body = bytearray(json.dumps([make(), make(id="o-2") if form != "rows" else make(entity="meta_ads/1")]).encode())
+    for _ in range(data.draw(st.integers(1, 2))):
+        at = data.draw(st.integers(0, len(body) - 1))
+        body[at : at + data.draw(st.integers(0, 2))] = data.draw(BITS)
+    agree(delivery(bytes(body), media), route)
+
+
+def test_a_usual_delivery_is_read_by_columns() -> None:
+    money = {"spend": USUAL_MONEY, "revenue:purchase": {"amount": 5, "currency": "EUR"}, "clicks": 2}
+    assert agree(delivery(json.dumps([event(id=f"o-{i}", amounts=money) for i in range(3)]).encode()))
+    assert agree(delivery(json.dumps({"events": [event(source="shop", kind=...)]}).encode()))
+    assert agree(delivery(json.dumps(event(occurred_at="2026-03-01T12:59:59.5+01:00")).encode()))
+    assert agree(delivery(json.dumps([cloud(), cloud(id="2", source="https://shop.example/")]).encode(), BATCH))
+    assert agree(delivery(json.dumps([row(), row(entity="meta_ads/1/2/3")]).encode()), "reports")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'[{"id": "1", "id": "2", "entity": "meta_ads/1", "occurred_at": "2026-03-01T11:59:00Z", "amounts": {"clicks": 1}}]',
+        b'[{"id": "1", "entity": "meta_ads/1", "occurred_at": "2026-03-01T11:59:00Z", "amounts": {"clicks": 1, "clicks": 1}}]',
+        b'[{"id": "1", "entity": "meta_ads/1", "occurred_at": "2026-03-01T11:59:00Z", "amounts": {"clicks": 1}, "amounts": {"clicks": 1}}]',
+        b'[{"id": "1", "entity": "meta_ads/1", "occurred_at": "2026-03-01T11:59:00Z", "amounts": {"spend": {"amount": 1, "amount": 2, "currency": "EUR"}}}]',
+        b'[{"id": "1", "entity": "meta_ads/1", "occurred_at": "2026-03-01T11:59:00Z",'
+        b' "amounts": {"spend@EUR": "1", "spend": {"amount": "1", "currency": "EUR"}}}]',
+    ],
+)
+def test_what_stands_twice_is_left_to_the_careful_reading(body: bytes) -> None:
+    assert by_columns(delivery(body)) is None
+    assert [r.reason for r in carefully(delivery(body))[1]] == ["duplicate_key"]
+
+
+def test_two_events_of_one_id_are_left_to_the_careful_reading() -> None:
+    assert by_columns(delivery(json.dumps([event(), event(amounts={"clicks": 1})]).encode())) is None
+
+
+def test_a_delivery_from_the_far_future_is_left_to_the_careful_reading() -> None:
+    assert agree(delivery(json.dumps([event(occurred_at="2026-03-01T13:00:00Z")]).encode()))
+    assert by_columns(delivery(json.dumps([event(occurred_at="2026-03-01T13:00:00.000001Z")]).encode())) is None
