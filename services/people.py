@@ -25,7 +25,7 @@ def install(app: typer.Typer) -> None:
 
 
 def decisions(
-    status: Annotated[str, typer.Option(help="recorded, executing, waiting, verified, failed, unknown, held, rejected, expired or cancelled")] = "",
+    status: Annotated[str, typer.Option(help="recorded, executing, waiting, parked, verified, failed, unknown, held, rejected, expired or cancelled")] = "",
     kind: Annotated[str, typer.Option(help="fired, refused or cleared")] = "",
     rule: Annotated[str, typer.Option(help="a rule's name")] = "",
     entity: Annotated[str, typer.Option(help="a path: it and everything below it")] = "",
@@ -53,7 +53,7 @@ def undo(decision: str, reason: Reason = "") -> None:
 def kill_switch(
     state: Annotated[Literal["on", "off", "show"], typer.Argument(help="on stops everything, off allows it again")] = "show", reason: Reason = ""
 ) -> None:
-    """Stops (on) or allows (off) every action of the workspace; what was queued when it went on is held for good."""
+    """Stops (on) or allows (off) every action of the workspace; what is parked while it is on is carried out after it, if still valid."""
     c = client()
     typer.echo(switch(c.get("/v1/kill-switch") if state == "show" else c.put("/v1/kill-switch", {"engaged": state == "on", "reason": reason})))
 

@@ -51,6 +51,7 @@ def actions(name: str) -> str:
 ENGINE, FACTS, TRUTH, ADMISSION = (f"tests/core/test_{name}.py::" for name in ("engine", "facts", "truth", "admission"))
 DETERMINISM, SOURCES, POLICY = (f"tests/core/test_{name}.py::" for name in ("determinism", "sources", "policy"))
 ACTIONS, CRASH, LEDGER, WORKER = (f"tests/shell/test_{name}.py::" for name in ("actions", "actions_crash", "ledger", "worker"))
+PARKING = "tests/shell/test_parking.py::"
 EXECUTORS, LOG = (f"tests/contracts/test_{name}.py::" for name in ("executors", "log"))
 NOW = '__import__("time").time_ns() // 1000'
 
@@ -329,7 +330,7 @@ PLANTS = (
     Plant(
         "the audit entry is written after the commit",
         actions("execute"),
-        'done.effects)\n            await change.write(tx)\n        self._count(change)\n        self.point("concluded")\n',
+        'done.effects)\n            await change.write(tx)\n        self.count(change)\n        self.point("concluded")\n',
         'done.effects)\n        self.point("concluded")\n        async with self.database.writing() as tx:\n            await change.write(tx)\n',
         (CRASH + "test_a_pause_is_neither_lost_nor_doubled",),
     ),
@@ -363,21 +364,42 @@ PLANTS = (
     Plant(
         "the kill switch is not looked at before a write",
         actions("execute"),
-        "if (await store.kill_switch(tx, lease.workspace)).engaged:",
-        "if False:",
+        "so = self.circumstances((await store.kill_switch(tx, lease.workspace)).engaged)",
+        "so = self.circumstances(False)",
         (ACTIONS + "test_the_kill_switch_stops_a_change_between_reading_and_writing",),
+    ),
+    Plant(
+        "the operator's hold is not looked at before a write",
+        actions("execute"),
+        "so = self.circumstances((await store.kill_switch(tx, lease.workspace)).engaged)",
+        'so = __import__("dataclasses").replace(self.circumstances((await store.kill_switch(tx, lease.workspace)).engaged), hold=False)',
+        (PARKING + "test_what_the_last_process_left_in_the_queue_is_not_written_in_hold_mode",),
+    ),
+    Plant(
+        "under the kill switch a rule fires anew at every boundary",
+        actions("core/policy"),
+        "        return Park(parked)",
+        "        return Hold(parked)",
+        ("tests/e2e/test_stopping.py::test_under_the_kill_switch_a_weak_ad_is_decided_about_once_and_paused_when_it_is_released",),
+    ),
+    Plant(
+        "what is parked is held when the engine waits no more",
+        actions("core/policy"),
+        "return valid_until - min(ROOM, valid_for // 4)",
+        "return valid_until",
+        (PARKING + "test_what_is_parked_past_its_last_call_is_held_while_the_engine_still_waits",),
     ),
     Plant(
         "a decision that grew stale in the queue is executed",
         actions("execute"),
-        'return "stale" if self.clock.now() > lease.valid_until else ""',
-        'return ""',
+        "if lease.steps and not has_begun and self.clock.now() > lease.valid_until:",
+        "if False:",
         (ACTIONS + "test_a_decision_that_grew_stale_in_the_queue_moves_nothing",),
     ),
     Plant(
         "a decision that arrives stale is executed",
         actions("core/policy"),
-        "if so.now > valid_until:",
+        "if so.now > last_call(proposal.valid_until, proposal.action.valid_for):",
         "if False:",
         (POLICY + "test_policy_answers",),
     ),

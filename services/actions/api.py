@@ -128,7 +128,7 @@ def router(service: ActionsService) -> APIRouter:
 
     @routes.put("/kill-switch", operation_id="set_kill_switch")
     async def set_kill_switch(body: Switch, who: Admin) -> dict[str, Any]:
-        """Engaged: no action begins any more, and what was queued is held for good."""
+        """Engaged: nothing is written any more, and what was queued is parked. Released: what is parked and still valid is carried out."""
         return switch(await people.set_kill_switch(who, body.engaged, body.reason))
 
     @routes.get("/audit", operation_id="list_audit_entries")
@@ -167,7 +167,14 @@ def router(service: ActionsService) -> APIRouter:
             refused = await connection.execute(
                 select(decisions.c.refusals, func.count()).where(ours, decisions.c.kind == "refused").group_by(decisions.c.refusals)
             )
-            held = await connection.execute(select(decisions.c.reason, func.count()).where(ours, decisions.c.status == "held").group_by(decisions.c.reason))
+            stopped = await connection.execute(
+                select(decisions.c.status, decisions.c.reason, func.count())
+                .where(ours, decisions.c.status.in_(("held", "parked")))
+                .group_by(decisions.c.status, decisions.c.reason)
+            )
+            reasons: dict[str, dict[str, int]] = {"held": {}, "parked": {}}
+            for status, reason, number in stopped:
+                reasons[status][reason] = number
             waiting = escalations.c.workspace == who.workspace, escalations.c.status == "waiting"
             count = await connection.scalar(select(func.count()).select_from(escalations).where(*waiting))
             kill = await store.kill_switch(connection, who.workspace)
@@ -185,7 +192,7 @@ def router(service: ActionsService) -> APIRouter:
             "statuses": dict(by_status),
             "kinds": dict(by_kind),
             "refusals": dict(by_refusal),
-            "held": {row[0]: row[1] for row in held},
+            **reasons,
             "waiting": count or 0,
             "kill_switch": switch(kill),
             "ledger": {"sequence": end.sequence, "hash": end.hash},

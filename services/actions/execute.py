@@ -2,7 +2,7 @@
 
     queued --claim: lease, token, objects free--> running --+--> done (verified | failed | unknown | held)
        ^                                                    |
-       +---------- not readable yet, or still in doubt -----+
+       +---------- not readable yet, or still in doubt -----+--> parked (the switch, hold mode, no executor): nothing is written until released
 
 A crash at any line leaves either no attempt (nothing was sent) or an attempt without a status (it may have been): the next claim reads the latter back.
 """
@@ -19,16 +19,17 @@ import structlog
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.actions import store
+from services.actions import parking, store
+from services.actions.core.policy import Circumstances, Hold, Park, why_parked
 from services.actions.core.progress import (
     APPLY,
     FAILED,
-    UNKNOWN,
     VERIFIED,
     Attempt,
     Change,
     Done,
     Settle,
+    given_up,
     is_as_decided,
     next_move,
     settle,
@@ -69,6 +70,7 @@ class Execution:
         self,
         database: Database,
         executors: Mapping[str, Executor],
+        circumstances: Callable[[bool], Circumstances],
         clock: Clock,
         wall: Clock,
         owner: str,
@@ -76,7 +78,7 @@ class Execution:
         metrics: Metrics,
         point: Callable[[str], None],
     ) -> None:
-        self.database, self.executors, self.clock, self.wall = database, executors, clock, wall
+        self.database, self.executors, self.circumstances, self.clock, self.wall = database, executors, circumstances, clock, wall
         self.owner, self.pace, self.metrics, self.point = owner, pace, metrics, point
 
     async def take_over(self) -> None:
@@ -102,15 +104,15 @@ class Execution:
             return (await connection.execute(select(intents.c.decision_id).where(self._due()).limit(1))).first() is not None
 
     async def _claim(self) -> list[Lease]:
-        """Leases on due decisions whose objects are free. A decision not started is held instead where the switch is on or its time is over."""
+        """Leases on due decisions whose objects are free. What has not begun is parked or held instead where it may not begin now, or any more."""
         change = store.Change(self.clock.now())
         leases: list[Lease] = []
         async with self.database.writing() as tx:
             rows = (await tx.execute(select(intents).where(self._due()).order_by(intents.c.position).limit(200).with_for_update(skip_locked=True))).all()
             for row in rows:
                 lease = store.lease_of(row)
-                if not await store.attempts_of(tx, lease.decision_id) and (why := await self._why_held(tx, lease)):
-                    await store.end(tx, change, lease.workspace, lease.decision_id, "held", why, lease.by)
+                if not await store.attempts_of(tx, lease.decision_id) and (stop := await self._stopped(tx, lease, has_begun=False)):
+                    await self._set_aside(tx, change, lease, stop)
                     continue
                 this = intents.c.decision_id == lease.decision_id
                 if not await self._occupy(tx, lease):
@@ -122,16 +124,24 @@ class Execution:
                 if len(leases) == self.pace.at_once:
                     break
             await change.write(tx)
-        self._count(change)
+        self.count(change)
         self.point("claimed")
         return leases
 
-    async def _why_held(self, tx: AsyncConnection, lease: Lease) -> str:
-        if not lease.steps:
-            return ""
-        if (await store.kill_switch(tx, lease.workspace)).engaged:
-            return "kill_switch"
-        return "stale" if self.clock.now() > lease.valid_until else ""
+    async def _stopped(self, tx: AsyncConnection, lease: Lease, has_begun: bool) -> Hold | Park | None:
+        """Why nothing of it may be written now, the switch read in this transaction."""
+        if lease.steps and not has_begun and self.clock.now() > lease.valid_until:
+            return Hold("stale")
+        so = self.circumstances((await store.kill_switch(tx, lease.workspace)).engaged)
+        why = why_parked(lease.steps, await store.is_simulated(tx, lease.decision_id), so)
+        return Park(why) if why else None
+
+    async def _set_aside(self, tx: AsyncConnection, change: store.Change, lease: Lease, stop: Hold | Park) -> None:
+        match stop:
+            case Hold(reason):
+                await store.end(tx, change, lease.workspace, lease.decision_id, "held", reason, lease.by)
+            case Park(reason):
+                await parking.park(tx, change, lease, reason)
 
     async def _occupy(self, tx: AsyncConnection, lease: Lease) -> bool:
         """Whether all objects of the decision are now its own."""
@@ -174,6 +184,8 @@ class Execution:
     async def _change(self, lease: Lease, move: Change) -> bool:
         step = move.step
         draft = Attempt(move.index, move.role, step.path, step.attribute, None, step.desired)
+        if move.role == APPLY and move.index and self.clock.now() > lease.valid_until:
+            return await self._unsent(lease, draft, FAILED, "stale")
         observed = await self._read(step)
         if observed is None:
             if await self._later(lease, "unreachable"):
@@ -234,20 +246,19 @@ class Execution:
         return self.executors[platform]
 
     async def _intend(self, lease: Lease, attempt: Attempt, key: str) -> bool:
-        """The attempt is committed, and may be sent by whoever gets True, once; False where the decision was held instead."""
+        """The attempt is committed, and may be sent by whoever gets True, once; False where the decision was parked or held instead."""
         change = store.Change(self.clock.now())
         async with self.database.writing() as tx:
             await self._hold_lease(tx, lease)
-            is_first = not await store.attempts_of(tx, lease.decision_id)
-            why = await self._why_held(tx, lease) if is_first else ""  # what has begun is brought to its end: half a shift is worse than either
-            if why:
-                await store.end(tx, change, lease.workspace, lease.decision_id, "held", why, lease.by)
+            stop = await self._stopped(tx, lease, has_begun=bool(await store.attempts_of(tx, lease.decision_id)))
+            if stop:
+                await self._set_aside(tx, change, lease, stop)
             else:
                 await store.add_attempt(tx, lease.workspace, lease.decision_id, attempt, key, change.now)
                 self._note(change, lease, "intent", attempt)
             await change.write(tx)
-        self._count(change)
-        return not why
+        self.count(change)
+        return stop is None
 
     async def _unsent(self, lease: Lease, attempt: Attempt, status: str, reason: str) -> bool:
         """Records why nothing was sent for this step."""
@@ -259,7 +270,7 @@ class Execution:
             await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))
             self._note(change, lease, "result", known)
             await change.write(tx)
-        self._count(change)
+        self.count(change)
         return True
 
     async def _save(self, lease: Lease, attempt: Attempt, wait: int = 0) -> None:
@@ -273,7 +284,7 @@ class Execution:
                 this = intents.c.decision_id == lease.decision_id
                 await tx.execute(update(intents).where(this).values(state="queued", due_at=self.wall.now() + wait))
             await change.write(tx)
-        self._count(change)
+        self.count(change)
 
     async def _later(self, lease: Lease, reason: str) -> bool:
         """Puts the decision back for another try; False once it has been tried often enough."""
@@ -283,13 +294,13 @@ class Execution:
             this = intents.c.decision_id == lease.decision_id
             tries = int(await tx.scalar(select(intents.c.tries).where(this)) or 0) + 1
             if tries >= self.pace.tries and reason == "bug":
-                has_begun = bool(await store.attempts_of(tx, lease.decision_id))
-                await store.end(tx, change, lease.workspace, lease.decision_id, UNKNOWN if has_begun else FAILED, reason, lease.by)
+                done = given_up(lease.steps, await store.attempts_of(tx, lease.decision_id), reason)
+                await store.end(tx, change, lease.workspace, lease.decision_id, done.status, reason, lease.by, done.effects)
             elif tries < self.pace.tries:
                 wait = self.wall.now() + (self.pace.again << tries)
                 await tx.execute(update(intents).where(this).values(state="queued", due_at=wait, tries=tries))
             await change.write(tx)
-        self._count(change)
+        self.count(change)
         return tries < self.pace.tries
 
     async def _conclude(self, lease: Lease, done: Done) -> None:
@@ -299,7 +310,7 @@ class Execution:
             reason = done.reason or ("" if lease.steps else "notified")
             await store.end(tx, change, lease.workspace, lease.decision_id, done.status, reason, lease.by, done.effects)
             await change.write(tx)
-        self._count(change)
+        self.count(change)
         self.point("concluded")
         log.info("action_ended", decision=lease.decision_id, status=done.status, reason=done.reason)
 
@@ -328,7 +339,7 @@ class Execution:
             reason=attempt.reason,
         )
 
-    def _count(self, change: store.Change) -> None:
+    def count(self, change: store.Change) -> None:
         self.metrics.entries.inc(change.entries)
         for status, reason in change.ended:
             self.metrics.actions.labels(status, reason).inc()

@@ -12,12 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions import store
 from services.actions.core.letter import Action, action_of, whole
-from services.actions.core.policy import Answer, Circumstances, Escalate, Execute, Hold, Proposal, Record, route
+from services.actions.core.policy import Answer, Circumstances, Escalate, Execute, Hold, Park, Proposal, Record, last_call, route
 from services.actions.store import Change
-from services.actions.tables import decisions, escalations, parked
+from services.actions.tables import decisions, parked
 from services.kernel.decision import Decision
 from services.kernel.errors import RejectedInput
-from services.kernel.ids import digest
 from services.kernel.record import Outcome
 
 
@@ -47,6 +46,8 @@ class Arrival:
                 return "executing"
             case Hold():
                 return "held"
+            case Park():
+                return "parked"
             case Malformed():
                 return "failed"
 
@@ -120,31 +121,14 @@ async def _act(tx: AsyncConnection, change: Change, arrivals: Sequence[Arrival])
             content=content_hash(arrival.body),
         )
         match arrival.answer:
-            case Execute() if action is not None:
-                await store.queue(tx, d.id, d.workspace, place[d.id], action.steps, d.valid_until, d.rule_id)
+            case Execute() | Park() if action is not None:
+                state = "parked" if arrival.status == "parked" else "queued"
+                await store.queue(tx, d.id, d.workspace, place[d.id], action.steps, last_call(d.valid_until, action.valid_for), d.rule_id, state)
             case Escalate(reason) if action is not None:
-                await tx.execute(insert(escalations).values(_escalation(d, action, reason, place[d.id], change.now)))
+                await store.ask(tx, d.id, d.workspace, place[d.id], d.now, action, reason, change.now)
             case Hold(reason) | Malformed(reason):
                 change.ended.append((arrival.status, reason))
                 change.tell(Outcome(d.workspace, d.id, arrival.status, path=d.path, reason=reason, by=d.rule_id))
-
-
-def _escalation(d: Decision, action: Action, reason: str, position: int, now: int) -> dict[str, Any]:
-    return {
-        "id": digest("escalation", d.id),
-        "position": position,
-        "decision_id": d.id,
-        "workspace": d.workspace,
-        "by": action.approve.by,
-        "otherwise": action.approve.otherwise,
-        "reason": reason,
-        "status": "waiting",
-        "opened_at": now,
-        "expires_at": d.now + action.approve.within,
-        "answered_by": "",
-        "answered_at": None,
-        "comment": "",
-    }
 
 
 def _row(arrival: Arrival, partition: int, now: int) -> dict[str, Any]:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from services.actions.core.policy import PARKS
+from services.actions.store import Queues
+
+SECOND = 1_000_000
+
 
 class Metrics:
     def __init__(self, registry: CollectorRegistry) -> None:
@@ -16,4 +21,17 @@ class Metrics:
         self.entries = Counter("trimtab_ledger_entries_total", "Ledger entries written", registry=registry)
         self.waiting = Gauge("trimtab_escalations_waiting", "Escalations that wait for people", registry=registry)
         self.unsent = Gauge("trimtab_outcomes_unsent", "Outcomes not yet on the events log", registry=registry)
+        self.queued = Gauge("trimtab_actions_queued", "Actions to be carried out that have not ended", registry=registry)
+        self.queue_age = Gauge("trimtab_actions_queue_age_seconds", "How long the oldest of them has been to be carried out", registry=registry)
+        self.in_doubt = Gauge("trimtab_platform_writes_in_doubt", "Writes whose effect is being read back", registry=registry)
+        self.parked_now = Gauge("trimtab_actions_parked", "Actions that may not be carried out now, by why", ["reason"], registry=registry)
         self.faults = Counter("trimtab_actions_faults_total", "Errors at the edge of the actions worker", ["where"], registry=registry)
+
+    def show(self, queues: Queues, now: int) -> None:
+        self.waiting.set(queues.waiting)
+        self.unsent.set(queues.unsent)
+        self.queued.set(queues.queued)
+        self.queue_age.set(max(0, now - queues.oldest) / SECOND if queues.queued else 0)
+        self.in_doubt.set(queues.in_doubt)
+        for reason in PARKS:
+            self.parked_now.labels(reason).set(queues.parked.get(reason, 0))

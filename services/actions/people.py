@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
@@ -10,15 +9,15 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.actions import store
+from services.actions import parking, store
 from services.actions.core.letter import Action, action_of, canonical
-from services.actions.core.policy import Circumstances, why_held
+from services.actions.core.policy import Circumstances, last_call, why_parked
 from services.actions.core.progress import APPLY, VERIFIED
 from services.actions.executors.contract import Step
 from services.actions.intake import content_hash
 from services.actions.metrics import Metrics
 from services.actions.store import Change
-from services.actions.tables import decisions, escalations, intents, kill_switches
+from services.actions.tables import decisions, escalations, kill_switches
 from services.adapters.db.database import Database
 from services.kernel.errors import Conflict, NotFound, RejectedInput
 from services.kernel.ids import digest
@@ -43,12 +42,12 @@ class People:
             assert decision is not None  # an escalation is written in the transaction of its decision
             so = self.circumstances((await store.kill_switch(tx, who.workspace)).engaged)
             action = action_of(decision.action)
-            valid_until = so.now + action.valid_for
-            if why := why_held(action, valid_until, decision.simulated, so):
+            if why := why_parked(action.steps, decision.simulated, so):
                 raise Conflict(f"nothing may be changed now ({why}); the escalation still waits", reason=why)
             change = Change(so.now)
             await self._answer(tx, change, who, row, "approved", comment)
             await store.mark(tx, decision.id, "executing", "approved", so.now)
+            valid_until = last_call(so.now + action.valid_for, action.valid_for)
             await store.queue(tx, decision.id, who.workspace, decision.position, action.steps, valid_until, decision.rule)
             change.tell(Outcome(who.workspace, decision.id, "approved", path=decision.path, reason="approved", by=who.name))
             await change.write(tx)
@@ -95,7 +94,7 @@ class People:
             so = self.circumstances((await store.kill_switch(tx, who.workspace)).engaged)
             action = _undoing(action_of(row.action), steps)
             valid_until = so.now + UNDO_VALID_FOR
-            if why := why_held(action, valid_until, row.simulated, so):
+            if why := why_parked(action.steps, row.simulated, so):
                 raise Conflict(f"nothing may be changed now ({why})", reason=why)
             undo_id = await self._undo_id(tx, decision_id)
             change = Change(so.now)
@@ -108,7 +107,7 @@ class People:
         return undo_id
 
     async def set_kill_switch(self, who: Principal, engaged: bool, reason: str) -> store.Switch:
-        """Engaged: no action of the workspace begins any more, and all that had not begun is held for good. What has begun is brought to its end."""
+        """Engaged: nothing of the workspace is written any more, and what was queued is parked. Released: what is parked and still valid is carried out."""
         if engaged and not reason.strip():
             raise RejectedInput("say why: everyone who meets the switch will read it", reason="reason_missing")
         change = Change(self.circumstances(False).now)
@@ -119,16 +118,12 @@ class People:
                 await tx.execute(insert(kill_switches).values(workspace=who.workspace, **asdict(switch)))
             change.note(who.workspace, "kill_switch." + ("engaged" if engaged else "released"), "", who.name, reason=reason)
             if engaged:
-                await self._hold_queued(tx, change, who.workspace)
+                await parking.park_queued(tx, change, who.workspace, "kill_switch")
+            else:
+                await parking.release(tx, change, self.circumstances, who.name, who.workspace)
             await change.write(tx)
         self._count(change)
         return switch
-
-    async def _hold_queued(self, tx: AsyncConnection, change: Change, workspace: str) -> None:
-        queued = (await tx.execute(select(intents).where(intents.c.workspace == workspace, intents.c.state == "queued").order_by(intents.c.position))).all()
-        for row in queued:
-            if json.loads(row.steps) and not await store.attempts_of(tx, row.decision_id):
-                await store.end(tx, change, workspace, row.decision_id, "held", "kill_switch", row.by)
 
     async def _answerable(self, tx: AsyncConnection, who: Principal, escalation_id: str) -> Row[Any]:
         this = (escalations.c.id == escalation_id) & (escalations.c.workspace == who.workspace)
@@ -143,7 +138,9 @@ class People:
 
     async def _answer(self, tx: AsyncConnection, change: Change, who: Principal, row: Row[Any], status: str, comment: str) -> None:
         answer = {"status": status, "answered_by": who.name, "answered_at": change.now, "comment": comment}
-        await tx.execute(update(escalations).where(escalations.c.id == row.id).values(answer))
+        this = (escalations.c.id == row.id) & (escalations.c.status == "waiting")
+        if (await tx.execute(update(escalations).where(this).values(answer))).rowcount != 1:
+            raise Conflict("somebody was faster", reason="already_answered")
         change.note(who.workspace, "escalation." + status, row.decision_id, who.name, escalation=row.id, reason=comment)
 
     async def _restoring(self, tx: AsyncConnection, decision_id: str) -> tuple[Step, ...]:

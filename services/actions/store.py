@@ -11,12 +11,13 @@ from typing import Any
 from sqlalchemy import Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.actions.core.letter import canonical, steps_of, steps_text
+from services.actions.core.letter import Action, canonical, steps_of, steps_text
 from services.actions.core.progress import Attempt, Effect
 from services.actions.executors.contract import Step
 from services.actions.ledger import store as ledger
 from services.actions.ledger.store import Note
 from services.actions.tables import attempts, decisions, escalations, in_flight, intents, kill_switches, offsets, outbox
+from services.kernel.ids import digest
 from services.kernel.record import Outcome
 
 DECISIONS_LOG = "decisions"
@@ -66,7 +67,7 @@ class Lease:
     decision_id: str
     workspace: str
     steps: tuple[Step, ...]
-    valid_until: int
+    valid_until: int  # the last instant at which it may begin
     by: str
     token: int
 
@@ -102,10 +103,37 @@ async def positions(connection: AsyncConnection, ids: Iterable[str]) -> dict[str
     return {row.id: row.position for row in rows}
 
 
-async def queue(tx: AsyncConnection, decision_id: str, workspace: str, position: int, steps: tuple[Step, ...], valid_until: int, by: str) -> None:
-    """The decision is to be executed, first come, first served."""
+async def is_simulated(connection: AsyncConnection, decision_id: str) -> bool:
+    return bool(await connection.scalar(select(decisions.c.simulated).where(decisions.c.id == decision_id)))
+
+
+async def queue(
+    tx: AsyncConnection, decision_id: str, workspace: str, position: int, steps: tuple[Step, ...], valid_until: int, by: str, state: str = "queued"
+) -> None:
+    """The decision is to be executed, first come, first served, and not begun after `valid_until`; parked, it is to be once it may."""
     row = {"decision_id": decision_id, "workspace": workspace, "position": position, "steps": steps_text(steps), "valid_until": valid_until, "by": by}
-    await tx.execute(insert(intents).values(**row, state="queued", owner="", token=0, lease_until=0, due_at=0, tries=0))
+    await tx.execute(insert(intents).values(**row, state=state, owner="", token=0, lease_until=0, due_at=0, tries=0))
+
+
+async def ask(tx: AsyncConnection, decision_id: str, workspace: str, position: int, at: int, action: Action, reason: str, now: int) -> None:
+    """People are asked about the decision of `at` until its time is over."""
+    await tx.execute(
+        insert(escalations).values(
+            id=digest("escalation", decision_id),
+            position=position,
+            decision_id=decision_id,
+            workspace=workspace,
+            by=action.approve.by,
+            otherwise=action.approve.otherwise,
+            reason=reason,
+            status="waiting",
+            opened_at=now,
+            expires_at=at + action.approve.within,
+            answered_by="",
+            answered_at=None,
+            comment="",
+        )
+    )
 
 
 def lease_of(row: Row[Any]) -> Lease:
@@ -168,7 +196,7 @@ async def end(tx: AsyncConnection, change: Change, workspace: str, decision_id: 
     await tx.execute(update(intents).where(intents.c.decision_id == decision_id).values(state="done"))
     await tx.execute(delete(in_flight).where(in_flight.c.decision_id == decision_id))
     change.ended.append((status, reason))
-    if not effects:
+    if not any(e.status == status for e in effects):  # the first outcome told is the one that ends the wait
         changed = row.path if row and status != "verified" else ""  # a notice changes no entity
         change.tell(Outcome(workspace, decision_id, status, path=changed, reason=reason, by=by))
     for effect in effects:
@@ -180,5 +208,29 @@ async def mark(tx: AsyncConnection, decision_id: str, status: str, reason: str, 
     await tx.execute(update(decisions).where(decisions.c.id == decision_id).values(status=status, reason=reason, changed_at=now))
 
 
-async def waiting_count(connection: AsyncConnection) -> int:
-    return int(await connection.scalar(select(func.count()).select_from(escalations).where(escalations.c.status == "waiting")) or 0)
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """What waits for something, at one moment."""
+
+    waiting: int  # escalations, for people
+    unsent: int  # outcomes, for the events log
+    queued: int  # decisions, for their execution or its end
+    oldest: int  # microseconds: since when the first of these has been to be executed; 0 without one
+    in_doubt: int  # calls, for what they did
+    parked: dict[str, int]  # decisions by reason, for that to end
+
+
+async def queues(connection: AsyncConnection) -> Queues:
+    under_way = intents.c.state.in_(("queued", "running"))
+    of_decision = intents.join(decisions, decisions.c.id == intents.c.decision_id)
+    of_attempt = intents.join(attempts, attempts.c.decision_id == intents.c.decision_id)
+    queued = (await connection.execute(select(func.count(), func.min(decisions.c.changed_at)).select_from(of_decision).where(under_way))).one()
+    parked = select(decisions.c.reason, func.count()).select_from(of_decision).where(intents.c.state == "parked").group_by(decisions.c.reason)
+    return Queues(
+        waiting=int(await connection.scalar(select(func.count()).select_from(escalations).where(escalations.c.status == "waiting")) or 0),
+        unsent=int(await connection.scalar(select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))) or 0),
+        queued=queued[0],
+        oldest=queued[1] or 0,
+        in_doubt=int(await connection.scalar(select(func.count()).select_from(of_attempt).where(under_way, attempts.c.status == "")) or 0),
+        parked={row[0]: row[1] for row in await connection.execute(parked)},
+    )

@@ -2,6 +2,7 @@
 
 decisions log --take_in--> inbox --+--> intents --execute--> outcome --+--> outbox --publish--> events log
                                    +--> escalations --people, time-----+
+                                   +--> parked --its reason ends, time-+
                                    +--> held, recorded ----------------+
 """
 
@@ -18,16 +19,16 @@ from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 
-from services.actions import store
+from services.actions import parking, store
 from services.actions.core.policy import Circumstances
 from services.actions.execute import Execution, Pace
 from services.actions.executors.contract import Executor
 from services.actions.intake import take_in
 from services.actions.metrics import Metrics
 from services.actions.people import People
-from services.actions.tables import outbox
+from services.actions.tables import intents, outbox
 from services.adapters.db.database import Database
 from services.kernel.decision import Decision
 from services.kernel.errors import Misconfigured, Unavailable
@@ -78,12 +79,12 @@ class ActionsService:
         self.executors = by_platform(executors)
         self.metrics = Metrics(registry)
         self._capabilities = tuple((platform, e.attributes, e.is_practice) for platform, e in sorted(self.executors.items()))
-        self._work = asyncio.Event()
-        self.people = People(database, self.circumstances, self.metrics, self._work.set)
-        self.execution = Execution(database, self.executors, clock, wall or World(), self.rules.owner, self.rules.pace, self.metrics, point)
+        self._to_execute, self._to_tend = asyncio.Event(), asyncio.Event()
+        self.people = People(database, self.circumstances, self.metrics, self._wake)
+        self.execution = Execution(database, self.executors, self.circumstances, clock, wall or World(), self.rules.owner, self.rules.pace, self.metrics, point)
         self._stopping = asyncio.Event()
         self._followers: list[asyncio.Task[None]] = []
-        self._worker: asyncio.Task[None] | None = None
+        self._workers: list[asyncio.Task[None]] = []
 
     def circumstances(self, is_killed: bool) -> Circumstances:
         return Circumstances(self.clock.now(), is_killed, self.rules.hold, self._capabilities, self.rules.evidence_at_least)
@@ -91,18 +92,26 @@ class ActionsService:
     async def start(self) -> None:
         """Follows, executes and publishes until `stop`; first what the last process left is taken up."""
         await self.execution.take_over()
+        await self.release()
         self._followers = [asyncio.create_task(self._keep("follow", partial(self._follow, p)), name=f"actions-follow-{p}") for p in self.rules.partitions]
-        self._worker = asyncio.create_task(self._keep("work", self._work_on), name="actions-work")
+        parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "execute": partial(self._work_on, self._to_execute, self._execute),  # apart, so that a slow platform keeps nobody's outcome waiting
+            "tend": partial(self._work_on, self._to_tend, self.tend),
+        }
+        self._workers = [asyncio.create_task(self._keep(part, run), name=f"actions-{part}") for part, run in parts.items()]
 
     async def stop(self) -> None:
         """Takes nothing more in, lets what is being executed come to a durable state, and ends."""
         self._stopping.set()
-        self._work.set()
+        self._wake()
         for follower in self._followers:
             await _cancel(follower)
-        if self._worker is not None:
-            await asyncio.wait([self._worker], timeout=GRACE)
-            await _cancel(self._worker)
+        if self._workers:
+            await asyncio.wait(self._workers, timeout=GRACE)
+        for worker in self._workers:
+            await _cancel(worker)
+        with suppress(Unavailable):
+            await self.publish()  # what the last execution came to
         for executor in {id(e): e for e in self.executors.values()}.values():
             await executor.close()
 
@@ -115,7 +124,16 @@ class ActionsService:
             while page := await self.decisions.read(partition, offset, BATCH):
                 await self.take_in(partition, page)
                 offset, done = page[-1].offset + 1, done + len(page)
-        return done + await self._round()
+        return done + await self.execution.round() + await self.tend()
+
+    async def release(self) -> int:
+        """What is parked for a reason that is over goes on. At the start, since hold mode and executors are the process's own."""
+        change = store.Change(self.clock.now())
+        async with self.database.writing() as tx:
+            released = await parking.release(tx, change, self.circumstances)
+            await change.write(tx)
+        self.execution.count(change)
+        return released
 
     async def take_in(self, partition: int, page: Sequence[Stamped[Decision]]) -> None:
         async with self.database.writing() as tx:
@@ -130,7 +148,7 @@ class ActionsService:
         for status, reason in taken.change.ended:
             self.metrics.actions.labels(status, reason).inc()
         self.metrics.entries.inc(taken.change.entries)
-        self._work.set()
+        self._wake()
 
     async def publish(self) -> int:
         """Outcomes that are not on the events log yet are; one may get there twice if the process ends in between, never not at all."""
@@ -144,12 +162,33 @@ class ActionsService:
             await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))
         return len(rows)
 
-    async def _round(self) -> int:
-        done = await self.execution.round() + await self.people.expire() + await self.publish()
+    async def tend(self) -> int:
+        """What time has ended is ended, and every outcome is on the events log; returns how much that was."""
+        done = await self._lapse() + await self.people.expire() + await self.publish()
         async with self.database.reading() as connection:
-            self.metrics.waiting.set(await store.waiting_count(connection))
-            self.metrics.unsent.set(await connection.scalar(select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))) or 0)
+            self.metrics.show(await store.queues(connection), self.clock.now())
         return done
+
+    async def _lapse(self) -> int:
+        change = store.Change(self.clock.now())
+        async with self.database.reading() as connection:
+            if (await connection.execute(select(intents.c.decision_id).where(parking.late(change.now)).limit(1))).first() is None:
+                return 0
+        async with self.database.writing() as tx:
+            lapsed = await parking.lapse(tx, change)
+            await change.write(tx)
+        self.execution.count(change)
+        return lapsed
+
+    async def _execute(self) -> int:
+        done = await self.execution.round()
+        if done:
+            self._to_tend.set()
+        return done
+
+    def _wake(self) -> None:
+        self._to_execute.set()
+        self._to_tend.set()
 
     async def _follow(self, partition: int) -> None:
         async with self.database.reading() as connection:
@@ -158,13 +197,13 @@ class ActionsService:
             if page:
                 await self.take_in(partition, page)
 
-    async def _work_on(self) -> None:
+    async def _work_on(self, woken: asyncio.Event, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
         while not self._stopping.is_set():
-            self._work.clear()
-            if await self._round():
+            woken.clear()
+            if await work():
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._work.wait(), PATIENCE)
+                await asyncio.wait_for(woken.wait(), PATIENCE)
 
     async def _keep(self, part: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs until the service stops; what fails is said, counted and begun again from what is stored."""

@@ -28,7 +28,7 @@ from services.kernel.principal import Principal
 
 HERE = Path(__file__).parent
 KINDS = ("fired", "refused", "cleared")
-STATUSES = ("waiting", "executing", "verified", "failed", "unknown", "held", "rejected", "expired", "cancelled", "recorded")
+STATUSES = ("waiting", "executing", "parked", "verified", "failed", "unknown", "held", "rejected", "expired", "cancelled", "recorded")
 ANSWERS = ("waiting", "approved", "rejected", "expired")
 UNDOABLE = ("verified", "unknown")
 FRUITLESS = ("held", "failed", "cancelled")  # an undo that came to nothing may be asked for again
@@ -40,8 +40,8 @@ DONE = {
     "approved": "Approved. The platform is read once more before anything is changed.",
     "rejected": "Rejected. Nothing will be changed; the reason is kept.",
     "undone": "This decision takes back another one; it is carried out like any other.",
-    "engaged": "The kill switch is engaged: no action begins any more, and what was queued is held.",
-    "released": "The kill switch is released: actions may begin again.",
+    "engaged": "The kill switch is engaged: nothing is changed any more, and what was queued is parked.",
+    "released": "The kill switch is released: what was parked and is still valid is carried out.",
 }
 
 

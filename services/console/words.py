@@ -25,12 +25,12 @@ WHY = {  # the reasons of policy, outcome and people
     "risk_high": "the rule says that its risk is high",
     "shadow": "the rule runs in shadow: nothing is sent",
     "simulated_clock_real_executor": "it was decided on a simulated clock, and the platform is a real one",
-    "stale": "it was older than its validity",
+    "stale": "its validity ended before its turn came",
     "undo": "a person takes it back",
     "unsupported": "the platform cannot do this",
     "within_bounds": "within what may be done without asking",
 }
-TONES = {"verified": "good", "waiting": "warn", "executing": "warn", "failed": "bad", "unknown": "bad", "held": "warn"}
+TONES = {"verified": "good", "waiting": "warn", "executing": "warn", "failed": "bad", "unknown": "bad", "held": "warn", "parked": "warn"}
 DOING = {
     "pause": "Pause",
     "resume": "Switch on",

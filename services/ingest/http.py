@@ -7,8 +7,8 @@ the raw bytes before anything is parsed, and the workspace comes from the creden
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import structlog
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter
 from starlette.requests import ClientDisconnect
 
@@ -78,7 +79,8 @@ def router(
     """
     door = _Door(intake, secrets, wall, sources or all_sources(), max_body_bytes, public_url.rstrip("/"), patience)
     requests = Counter("trimtab_ingest_requests_total", "Requests by route and status", ["route", "status"], registry=registry)
-    api = APIRouter(tags=["ingest"])
+    api = APIRouter(tags=["ingest"], route_class=_Straight)
+    counters: dict[tuple[str, str], Any] = {}  # looking a label up costs more than counting
 
     async def pusher(request: Request) -> Principal:
         who = await authenticate(request)
@@ -92,50 +94,55 @@ def router(
             raise Forbidden(f"this needs the role {role}; {who.name} is {who.role}")
         return who
 
-    @asynccontextmanager
-    async def counted(route: str) -> AsyncIterator[Callable[[Response], Response]]:
+    async def counted(route: str, work: Awaitable[Response]) -> Response:
+        """What the work answers, done while there is room for it, and counted."""
         status = "500"
-
-        def done(answer: Response) -> Response:
-            nonlocal status
+        try:
+            with door.room(work):
+                answer = await work
             status = str(answer.status_code)
             return answer
-
-        try:
-            yield done
         except TrimtabError as error:
             status = str(error.status)
             raise
         finally:
-            requests.labels(route, status).inc()
+            if (route, status) not in counters:
+                counters[route, status] = requests.labels(route, status)
+            counters[route, status].inc()
+
+    async def events(request: Request) -> Response:
+        who = await pusher(request)
+        _media(request, MEDIA_TYPES)
+        delivery = await door.delivery(request, "generic", who.workspace)
+        return answer(await door.take(delivery, "events"), refuse_all=True)
+
+    async def webhook(source: str, request: Request) -> Response:
+        delivery = door.verified(await door.delivery(request, door.webhook(source).name, ""))
+        try:
+            return answer(await door.take(delivery, "webhooks"), refuse_all=False)
+        except RejectedInput as error:  # a vendor will not mend it: keep what was sent
+            rejection = Rejection(error.reason, str(error), getattr(error, "pointer", ""))
+            await intake.accept(delivery, [rejection], "webhooks")
+            raise
+
+    async def report(source: str, request: Request) -> Response:
+        who = await pusher(request)
+        door.known(source)
+        _media(request, REPORT_TYPES)
+        delivery = await door.delivery(request, source, who.workspace)
+        return answer(await door.take(delivery, "reports"), refuse_all=True)
 
     @api.post("/v1/events", status_code=202, operation_id="post_events", summary="One event or many, plain JSON or CloudEvents")
     async def post_events(request: Request) -> Response:
-        async with counted("events") as done, door.room():
-            who = await pusher(request)
-            _media(request, MEDIA_TYPES)
-            delivery = await door.delivery(request, "generic", who.workspace)
-            return done(answer(await door.take(delivery, "events"), refuse_all=True))
+        return await counted("events", events(request))
 
     @api.post("/v1/webhooks/{source}", status_code=202, operation_id="post_webhook", summary="A signed delivery of one source, raw")
     async def post_webhook(source: str, request: Request) -> Response:
-        async with counted("webhooks") as done, door.room():
-            delivery = door.verified(await door.delivery(request, door.webhook(source).name, ""))
-            try:
-                return done(answer(await door.take(delivery, "webhooks"), refuse_all=False))
-            except RejectedInput as error:  # a vendor will not mend it: keep what was sent
-                rejection = Rejection(error.reason, str(error), getattr(error, "pointer", ""))
-                await intake.accept(delivery, [rejection], "webhooks")
-                raise
+        return await counted("webhooks", webhook(source, request))
 
     @api.post("/v1/reports/{source}", status_code=202, operation_id="post_report", summary="Report rows of one source: JSON, JSON lines or CSV")
     async def post_report(source: str, request: Request) -> Response:
-        async with counted("reports") as done, door.room():
-            who = await pusher(request)
-            door.known(source)
-            _media(request, REPORT_TYPES)
-            delivery = await door.delivery(request, source, who.workspace)
-            return done(answer(await door.take(delivery, "reports"), refuse_all=True))
+        return await counted("reports", report(source, request))
 
     @api.get("/v1/quarantine", operation_id="list_quarantine", summary="What could not be normalized, newest first")
     async def list_quarantine(
@@ -178,6 +185,19 @@ def router(
     return api
 
 
+class _Straight(APIRoute):
+    """A door that only reads raw bodies is handed the request as it is: it has no parameters to solve but those of its path."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        if self.methods != {"POST"} or not set(self.param_convertors) <= {"source"}:
+            return super().get_route_handler()
+
+        async def straight(request: Request) -> Response:
+            return await self.endpoint(request=request, **request.path_params)  # type: ignore[no-any-return]
+
+        return straight
+
+
 class _Door:
     """What every door does: read, verify, parse, hand over."""
 
@@ -187,11 +207,13 @@ class _Door:
         self.intake, self.secrets, self.wall, self.sources = intake, secrets, wall, sources
         self.max_body_bytes, self.public_url, self.patience = max_body_bytes, public_url, patience
         self._inside = 0
+        self._addresses: dict[tuple[Any, ...], str] = {}
 
-    @asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
-        """Bounds what is in memory at once: the next delivery is refused, not queued without end."""
+    @contextmanager
+    def room(self, work: Any) -> Iterator[None]:
+        """Bounds what is in memory at once: the next delivery is refused, its work not begun, rather than queued without end."""
         if self._inside >= IN_FLIGHT:
+            work.close()
             raise Unavailable("too many deliveries at once; send it again in a moment", reason="busy")
         self._inside += 1
         try:
@@ -228,10 +250,21 @@ class _Door:
             raise Refused(f"the body did not arrive within {self.patience:g} s", reason="slow_body", status=408) from None
         except ClientDisconnect:
             raise Refused("the sender went away", reason="malformed", status=400) from None
-        headers = tuple((n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in request.headers.raw)
-        query = f"?{request.url.query}" if request.url.query else ""
-        url = f"{self.public_url}{request.url.path}{query}" if self.public_url else str(request.url)
-        return Delivery(source, workspace, bytes(body), headers, self.intake.clock.now(), request.method, url)
+        headers = tuple([(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in request.headers.raw])
+        return Delivery(source, workspace, bytes(body), headers, self.intake.clock.now(), request.method, self._address(request))
+
+    def _address(self, request: Request) -> str:
+        """The request's address as its sender knows it; the usual ones are put together once."""
+        scope = request.scope
+        key = (scope["scheme"], scope.get("server"), scope.get("root_path"), scope["path"], scope["query_string"], request.headers.get("host"))
+        known = self._addresses.get(key)
+        if known is None:
+            query = f"?{request.url.query}" if request.url.query else ""
+            known = f"{self.public_url}{request.url.path}{query}" if self.public_url else str(request.url)
+            if len(self._addresses) >= 1024:
+                self._addresses.clear()
+            self._addresses[key] = known
+        return known
 
     def _too_large(self) -> Refused:
         return Refused(f"the body is larger than {self.max_body_bytes:,} bytes; send it in parts", reason="too_large", status=413)
@@ -288,6 +321,8 @@ class _Door:
 
 def answer(receipt: Receipt, refuse_all: bool) -> Response:
     """202 with what became of it; 422 where nothing at all could be accepted and the sender is a program that can be mended."""
+    if not receipt.rejections:
+        return Response(b'{"accepted":%d,"quarantined":0,"problems":[]}' % receipt.accepted, 202, media_type="application/json")
     problems = [{"pointer": r.pointer, "reason": r.reason, "detail": r.detail} for r in receipt.rejections[:TOLD]]
     body = {"accepted": receipt.accepted, "quarantined": len(receipt.rejections), "problems": problems}
     if refuse_all and receipt.rejections and not receipt.accepted:
@@ -311,3 +346,4 @@ def _media(request: Request, allowed: Sequence[str]) -> None:
         raise Refused(f"send one of {', '.join(allowed)}", reason="unsupported_media_type", status=415)
     if charset not in ("", "utf-8", "us-ascii"):
         raise Refused(f"the character set {charset[:20]!r} is not read: send UTF-8", reason="unsupported_media_type", status=415)
+

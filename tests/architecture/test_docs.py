@@ -89,7 +89,7 @@ def test_every_metric_of_the_services_is_documented() -> None:
 
 def test_every_reason_of_policy_is_in_the_runbook() -> None:
     text = page("operations.md")
-    assert [reason for reason in (*policy.HOLDS, *policy.ESCALATIONS) if f"`{reason}`" not in text] == []
+    assert [reason for reason in (*policy.HOLDS, *policy.PARKS, *policy.ESCALATIONS) if f"`{reason}`" not in text] == []
 
 
 def test_every_metric_and_guard_of_rules_is_documented() -> None:

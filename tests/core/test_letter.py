@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from services.kernel.record import Activation, Ready, Skip
+from services.rules_engine.core.evidence import default_coefficients, proportion_log_e, threshold_micro_nats
 from services.rules_engine.core.judgement import View
 from services.rules_engine.core.partition import Partition, demand_of, skips_of
 from services.rules_engine.core.program import (
@@ -461,6 +464,28 @@ def test_confidence_asks_for_a_tested_threshold_above_nothing() -> None:
         sold = event(f"{GROUP}/a", START + HOUR, "s", {SOLD.name: 5})
         world = World().activate(rule).at(1).put(batch(sold)).report("a", 1000, 0, 10, status="active").at(2).tick()
         assert [(d.refusals, d.evidence) for d in world.decisions()] == [(("confidence",), None)]
+
+
+def test_evidence_equal_to_what_is_needed_is_enough() -> None:
+    """6.5: both rounded to micro-nats, compared with >=."""
+    n, level = next((n, level) for n in range(900, 3000) if (level := level_needing(log_e_of(n))))
+    for more, kind in ((0, "fired"), (1, "refused")):
+        rule = pause_rule(guards=(asked("confidence", level=level),))
+        [d] = World().activate(rule).at(1).report("a", n - more, 0, status="active").at(1.01).tick().decisions()
+        assert d.kind == kind
+    assert d.evidence is not None and d.evidence < threshold_micro_nats(1_000_000 - level) == log_e_of(n)
+
+
+def log_e_of(n: int) -> int:
+    """That fewer than 0.8 % of impressions are clicked, after n without a click."""
+    low = dict(default_coefficients())["low"]
+    return int(proportion_log_e(np.array([float(n)]), np.array([0.0]), np.array([0.008]), "low", low)[0])
+
+
+def level_needing(log_e: int) -> int:
+    """The level, in parts per million, that needs exactly this much; 0 where none does."""
+    alpha = round(1_000_000 / math.exp(log_e / 1e6))
+    return next((1_000_000 - a for a in (alpha - 1, alpha, alpha + 1) if threshold_micro_nats(a) == log_e), 0)
 
 
 def test_evidence_is_the_smallest_over_the_comparisons_and_not_is_pushed_into_them() -> None:

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 
 from services.actions.core.letter import action_of, canonical, rfc3339
-from services.actions.core.policy import Circumstances, Escalate, Execute, Hold, Proposal, Record, route
+from services.actions.core.policy import ROOM, Circumstances, Escalate, Execute, Hold, Park, Proposal, Record, last_call, route
 from services.kernel.errors import RejectedInput
 from tests.shell.acting import EUR, NOON, a_shift, an_action
 
 SANDBOX = ("sandbox", frozenset({"status", "daily_budget"}), True)
 REAL = ("sandbox", frozenset({"status", "daily_budget"}), False)
 SO = Circumstances(NOON, executors=(SANDBOX,))
-FIRED = Proposal("fired", "active", False, 3_000_000, NOON, action_of(an_action()))
+FIRED = Proposal("fired", "active", False, 3_000_000, NOON + ROOM, action_of(an_action()))
 
 
 def fired(**changes: object) -> Proposal:
@@ -28,15 +28,16 @@ def fired(**changes: object) -> Proposal:
         (replace(FIRED, kind="cleared", action=None), SO, Record("cleared")),
         (replace(FIRED, mode="shadow"), SO, Record("shadow")),
         (replace(FIRED, mode="shadow"), replace(SO, kill_switch=True), Record("shadow")),
-        (FIRED, replace(SO, kill_switch=True), Hold("kill_switch")),
-        (FIRED, replace(SO, hold=True), Hold("actions_held")),
-        (replace(FIRED, valid_until=NOON), SO, Execute()),
-        (replace(FIRED, valid_until=NOON - 1), SO, Hold("stale")),
+        (FIRED, replace(SO, kill_switch=True), Park("kill_switch")),
+        (FIRED, replace(SO, hold=True), Park("actions_held")),
+        (replace(FIRED, valid_until=NOON + ROOM), SO, Execute()),
+        (replace(FIRED, valid_until=NOON + ROOM - 1), SO, Hold("stale")),
+        (replace(FIRED, valid_until=NOON + ROOM - 1), replace(SO, kill_switch=True), Hold("stale")),
         (replace(FIRED, simulated=True), SO, Execute()),
-        (replace(FIRED, simulated=True), replace(SO, executors=(REAL,)), Hold("simulated_clock_real_executor")),
+        (replace(FIRED, simulated=True), replace(SO, executors=(REAL,)), Park("simulated_clock_real_executor")),
         (FIRED, replace(SO, executors=(REAL,)), Execute()),
-        (FIRED, replace(SO, executors=()), Hold("no_executor")),
-        (FIRED, replace(SO, executors=(("sandbox", frozenset({"daily_budget"}), True),)), Hold("unsupported")),
+        (FIRED, replace(SO, executors=()), Park("no_executor")),
+        (FIRED, replace(SO, executors=(("sandbox", frozenset({"daily_budget"}), True),)), Park("unsupported")),
         (fired(approve={"always": True}), SO, Escalate("approval_always")),
         (fired(risk="high"), SO, Escalate("risk_high")),
         (fired(risk="medium"), SO, Execute()),
@@ -48,11 +49,18 @@ def fired(**changes: object) -> Proposal:
         (replace(FIRED, evidence=None), replace(SO, evidence_at_least=1), Escalate("low_confidence")),
         (replace(FIRED, evidence=None), SO, Execute()),
         (fired(do="notify", steps=[]), replace(SO, kill_switch=True, executors=()), Execute("notify")),
-        (fired(risk="high"), replace(SO, kill_switch=True), Hold("kill_switch")),
+        (fired(risk="high"), replace(SO, kill_switch=True), Park("kill_switch")),
     ],
 )
 def test_policy_answers(proposal: Proposal, so: Circumstances, expected: object) -> None:
     assert route(proposal, so) == expected
+
+
+@pytest.mark.parametrize("valid_for", [1, 3, 1_000_000, 900_000_000])
+def test_a_last_call_leaves_room_for_the_engine_to_hear_and_most_of_the_time_to_act(valid_for: int) -> None:
+    left = NOON - last_call(NOON, valid_for)
+    assert left <= ROOM and 4 * left <= valid_for
+    assert left == ROOM or 4 * (left + 1) > valid_for
 
 
 def test_a_shift_is_read_with_both_steps_in_order() -> None:

@@ -2,12 +2,14 @@
 
     python -m tests.reference.compare --seeds 0:1000      every seed whose decisions differ, each with the smallest log that still shows it
 
-The engine is fed in one piece, record by record, in pieces of any size, or as a worker feeds it: rebuilt whenever an activation asks for more than is kept.
+The engine is fed in one piece, in pieces of any size, restored from its dumped state between pieces, or as a worker feeds it: record by record, rebuilt
+whenever an activation asks for more than is kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import sys
 import time
@@ -19,6 +21,7 @@ from services.kernel.decision import Decision
 from services.kernel.record import Activation, EventBatch, Record, Stamped
 from services.rules_engine.core.partition import Partition, demand_of, skips_of
 from services.rules_engine.core.program import Program
+from services.rules_engine.core.state import dump, joined, load
 from tests.core.world import GUARDS
 from tests.reference.evaluator import evaluate
 from tests.reference.generate import Log, generate
@@ -55,7 +58,21 @@ def as_a_worker(records: Sequence[Stamped[Record]], rng: random.Random) -> list[
     return decisions
 
 
-FEEDS: tuple[Feed, ...] = (in_one_piece, in_pieces, as_a_worker)
+def with_restarts(records: Sequence[Stamped[Record]], rng: random.Random) -> list[Decision]:
+    """Restored from a dump of its own state, as JSON and arrays, wherever a piece ends."""
+    skipped = skips_of(records)
+    partition, decisions, rest = Partition(GUARDS, demand_of(records), skipped), [], list(records)
+    while rest:
+        cut = rng.choice([1, 2, 5, 10])
+        decisions += partition.step(rest[:cut])
+        rest = rest[cut:]
+        plain, pieces = dump(partition)
+        partition = load(json.loads(json.dumps(plain)), joined(pieces), GUARDS)
+        partition.skipped = skipped
+    return decisions
+
+
+FEEDS: tuple[Feed, ...] = (in_one_piece, in_pieces, as_a_worker, with_restarts)
 
 
 # ------------------------------------------------------------------------------------------------------------------- two readings

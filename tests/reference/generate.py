@@ -103,6 +103,24 @@ class Rules:
         self.metrics: list[Metric] = []
 
     def program(self, name: str) -> Program:
+        made = self.any_program(name)
+        return self.sparing(made) if made.pair is None and self.rng.random() < 0.2 else made
+
+    def sparing(self, program: Program) -> Program:
+        """Switches off what is weak, as long as others stay on."""
+        rng = self.rng
+        self.metrics = []
+        when = self.condition(True)
+        guards = {a.guard: a for a in program.guards if a.guard in ("confidence", "cooldown")}
+        per = rng.choice(["ad_group", "ad_group", "campaign", "account"])
+        guards["keep_active"] = Asked("keep_active", (("at_least", 1), ("per", per)))
+        asked = tuple(guards[name] for name in sorted(guards))
+        return replace(
+            program, depth=4, where=self.active(), unless=None, when=when, clear=None, hold=0, guards=asked, minimums=(), metrics=tuple(self.metrics), lag=None,
+            action=Action("pause"),
+        )  # fmt: skip
+
+    def any_program(self, name: str) -> Program:
         rng = self.rng
         self.metrics = []
         pair = rng.random() < 0.3
@@ -160,7 +178,7 @@ class Rules:
         if metric not in self.metrics:
             self.metrics.append(metric)
         if window is None:
-            window = self.rng.choice([0, *self.windows])
+            window = self.rng.choice([0, 0, *self.windows])
         return MetricRef(self.metrics.index(metric), window, metric.name)
 
     def condition(self, evident: bool) -> Condition:
@@ -477,7 +495,7 @@ class Writer:
         kinds: dict[Callable[[str], None], int] = {
             self.deliver: 34,
             self.restate: 12,
-            self.everybody: 5,
+            self.everybody: 10,
             self.again: 5,
             self.outcome: 8,
             self.change: 7,
@@ -543,7 +561,8 @@ class Writer:
 
     def open(self, workspace: str) -> None:
         """Most objects are on and have a budget from the first."""
-        first = [self.delta() | {"path": path, "source": path.split("/")[0], "at": self.now} for path in self.ads]
+        there = [path for path in self.ads if self.rng.random() < 0.85] or self.ads
+        first = [self.delta() | {"path": path, "source": path.split("/")[0], "at": self.now} for path in there]
         for event in first:
             event["id"] = f"o{event['path']}"
             if self.rng.random() < 0.85:
@@ -568,7 +587,12 @@ class Writer:
         """One kind of day for many at once: several candidates at one boundary."""
         rng = self.rng
         amounts, made = self.amounts(), []
-        for path in self.ads:
+        if rng.random() < 0.6:
+            shown, clicked, spent = rng.choice([3000, 20_000]), rng.choice([0, 4, 20, 60]), rng.choice([90, 500])
+            amounts = {"impressions": shown * MICRO, "clicks": clicked * MICRO, f"spend@{self.rules.currency}": spent * MICRO}
+        for path in rng.sample(self.ads, len(self.ads)):
+            if "clicks" in amounts and rng.random() < 0.5:
+                amounts = amounts | {"clicks": amounts["clicks"] // 2}
             said = {"status": "active"} if rng.random() < 0.7 else {}
             made.append(self.delta() | {"path": path, "source": path.split("/")[0], "at": self.now, "amounts": amounts, "attributes": said})
             made[-1]["id"] = f"e{len(self.events)}"
@@ -629,7 +653,7 @@ class Writer:
         for i in range(rng.choice([1, 2, 4])):
             asked = tuple(renumbered(a, rng) for a in first.guards)
             minimums = tuple(replace(m, least=m.least * rng.choice([1, 2, 3])) for m in first.minimums)
-            when, clear = nudged(first.when, rng), first.clear if rng.random() < 0.7 else None
+            when, clear = nudged(first.when, rng), first.clear if rng.random() < 0.4 else None
             other = {"hold": rng.choice([0, first.hold, MINUTE]), "priority": rng.choice([0, 1]), "guards": asked, "minimums": minimums, "clear": clear}
             program = replace(first, rule=f"{first.rule}-{i}", when=when, **other)
             self.programs[workspace, program.rule] = [program]

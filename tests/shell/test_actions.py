@@ -153,7 +153,7 @@ async def test_a_held_installation_holds(tmp_path: Path) -> None:
         d = a_decision()
         await w.decide(d)
         await w.service.step()
-        assert (await status(w, d.id), w.platform.journal) == (("held", "actions_held"), [])
+        assert (await status(w, d.id), w.platform.journal) == (("parked", "actions_held"), [])
 
 
 async def test_a_platform_changed_since_the_decision_is_left_alone(w: World) -> None:
@@ -422,19 +422,6 @@ async def test_what_never_ran_cannot_be_undone(w: World) -> None:
         await w.service.people.undo(Principal("eve", "reviewer", "other"), d.id, "")
 
 
-async def test_the_kill_switch_parks_what_is_queued_and_stops_what_comes(w: World) -> None:
-    w.platform.unreadable = 1
-    queued, later = a_decision(1), a_decision(2, path=OTHER)
-    await w.decide(queued)
-    await w.service.step()
-    await w.service.people.set_kill_switch(ADMIN, True, "wrong currency")
-    await w.decide(later)
-    await w.settle()
-    assert [await status(w, d.id) for d in (queued, later)] == [("held", "kill_switch"), ("held", "kill_switch")]
-    assert w.platform.keys == []
-    assert w.told() == [("held", AD, "", "kill_switch"), ("held", OTHER, "", "kill_switch")]
-
-
 async def test_the_kill_switch_stops_a_change_between_reading_and_writing(w: World) -> None:
     d = a_decision()
 
@@ -446,18 +433,9 @@ async def test_the_kill_switch_stops_a_change_between_reading_and_writing(w: Wor
     w.platform.__class__ = Slow
     await w.decide(d)
     await w.service.step()
-    assert (await status(w, d.id), w.platform.keys) == (("held", "kill_switch"), [])
-
-
-async def test_the_kill_switch_lets_a_shift_that_has_begun_come_to_its_end(w: World) -> None:
-    w.platform.moods.extend(["ok", "lost_before"])
-    d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
-    await w.decide(d)
-    await w.service.step()
-    await w.service.people.set_kill_switch(ADMIN, True, "now")
-    await w.settle()
-    assert w.platform.objects[AD, "daily_budget"] == 80 * EUR
-    assert (await status(w, d.id))[0] == "failed"
+    assert (await status(w, d.id), w.platform.keys) == (("parked", "kill_switch"), [])
+    async with w.database.reading() as connection:
+        assert (await connection.execute(select(in_flight))).all() == []
 
 
 async def test_under_the_kill_switch_nothing_is_approved_or_undone(w: World) -> None:
@@ -494,7 +472,7 @@ async def test_a_simulated_clock_never_reaches_a_real_platform(w: World) -> None
     d = a_decision(simulated=True)
     await w.decide(d)
     await w.service.step()
-    assert (await status(w, d.id), w.platform.keys) == (("held", "simulated_clock_real_executor"), [])
+    assert (await status(w, d.id), w.platform.keys) == (("parked", "simulated_clock_real_executor"), [])
 
 
 async def test_every_call_has_a_committed_intent_with_what_was_read_and_what_was_asked(w: World) -> None:

@@ -12,7 +12,7 @@ from itsdangerous import Signer
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
 from services.adapters.http import problem
-from services.adapters.http.auth import COOKIE, LINK_VALID_FOR, SESSION_VALID_FOR, Auth, install, load_secret, local, require
+from services.adapters.http.auth import COOKIE, KNOWN_FOR, LINK_VALID_FOR, SESSION_VALID_FOR, Auth, install, load_secret, local, require
 from services.kernel.errors import Misconfigured, Unauthorized, Unavailable
 from services.kernel.principal import Principal
 from tests.shell.acting import ByHand
@@ -93,6 +93,21 @@ async def test_every_wrong_credential_gets_the_same_answer(s: SimpleNamespace) -
     assert {(a.status_code, a.json()["reason"], a.json()["detail"]) for a in answers} == {(401, "unauthorized", "the key is not valid")}
     assert (await s.client.get("/viewer")).status_code == 401
     assert (await s.client.get("/viewer", headers={"Authorization": "Basic eDp5"})).status_code == 401
+
+
+async def test_a_key_that_was_just_used_opens_nothing_once_it_is_revoked(s: SimpleNamespace) -> None:
+    key = await s.auth.issue_key("ci", "viewer", "acme")
+    assert (await s.client.get("/viewer", headers=bearer(key))).status_code == 200
+    assert await s.auth.revoke_key(key.split(".")[0], "acme")
+    assert (await s.client.get("/viewer", headers=bearer(key))).status_code == 401
+
+
+async def test_a_key_that_another_process_revoked_opens_nothing_after_a_second(s: SimpleNamespace) -> None:
+    key = await s.auth.issue_key("ci", "viewer", "acme")
+    assert (await s.client.get("/viewer", headers=bearer(key))).status_code == 200
+    assert await Auth(s.auth.database, bytes(32), s.clock).revoke_key(key.split(".")[0], "acme")
+    s.clock.move(KNOWN_FOR)
+    assert (await s.client.get("/viewer", headers=bearer(key))).status_code == 401
 
 
 async def test_a_key_is_revoked_only_within_its_workspace(s: SimpleNamespace) -> None:

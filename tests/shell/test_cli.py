@@ -418,11 +418,12 @@ def test_the_kill_switch_stops_what_comes_until_it_is_released(tmp_path: Path) -
         assert trimtab.ok("kill-switch", "show").out == engaged
         assert engaged.strip() in trimtab.ok("status").out
         trimtab.report({"ad": "a1", "impressions": 50_000, "clicks": 100})
-        held = trimtab.decisions(1, status="held")[0]
-        assert (held["reason"], platform.applied()) == ("kill_switch", [])
+        parked = trimtab.decisions(1, status="parked")[0]
+        assert (parked["reason"], platform.applied()) == ("kill_switch", [])
+        assert "fired    parked: kill_switch " in trimtab.ok("decisions", "--status", "parked").out
+        assert "1 parked" in trimtab.ok("status").out
         assert trimtab.ok("kill-switch", "off").out.startswith("kill switch off since ")
-        trimtab.report({"ad": "a1", "impressions": 1, "clicks": 0})
-        trimtab.decisions(1, status="verified")
+        assert trimtab.decisions(1, status="verified")[0]["id"] == parked["id"]
         assert len(platform.applied()) == 1
 
 

@@ -1,20 +1,25 @@
-"""What happens to a decision: recorded only, executed, put to people, or held. Every answer has a reason that is also a metric's label.
+"""What happens to a decision: recorded only, held, parked, put to people, or executed. Every answer has a reason that is also a metric's label.
 
 decision --not fired, or shadow--> Record
-         --switch, hold, stale, clock, no way to do it--> Hold
+         --too old--> Hold: for good
+         --switch, hold mode, clock, no way to do it--> Park: asked again once that is over, and held where its time is over first
          --risk, money, confidence, the rule's own wish--> Escalate
          --otherwise--> Execute
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from services.actions.core.letter import Action
+from services.actions.executors.contract import Step
 
-HOLDS = ("kill_switch", "actions_held", "stale", "simulated_clock_real_executor", "no_executor", "unsupported")
+HOLDS = ("stale",)
+PARKS = ("kill_switch", "actions_held", "simulated_clock_real_executor", "no_executor", "unsupported")
 ESCALATIONS = ("approval_always", "risk_high", "above_amount", "amount_unknown", "low_confidence")
+ROOM = 2_000_000  # microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,11 @@ class Hold:
 
 
 @dataclass(frozen=True, slots=True)
+class Park:
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Escalate:
     reason: str
 
@@ -64,7 +74,7 @@ class Execute:
     reason: str = "within_bounds"
 
 
-Answer: TypeAlias = Record | Hold | Escalate | Execute
+Answer: TypeAlias = Record | Hold | Park | Escalate | Execute
 
 
 def route(proposal: Proposal, so: Circumstances) -> Answer:
@@ -75,22 +85,29 @@ def route(proposal: Proposal, so: Circumstances) -> Answer:
         return Record("shadow")
     if proposal.action.do == "notify":
         return Execute("notify")  # changes nothing anywhere, so nothing needs to hold it
-    if held := why_held(proposal.action, proposal.valid_until, proposal.simulated, so):
-        return Hold(held)
+    if so.now > last_call(proposal.valid_until, proposal.action.valid_for):
+        return Hold("stale")
+    if parked := why_parked(proposal.action.steps, proposal.simulated, so):
+        return Park(parked)
     if asked := why_asked(proposal.action, proposal.evidence, so):
         return Escalate(asked)
     return Execute()
 
 
-def why_held(action: Action, valid_until: int, simulated: bool, so: Circumstances) -> str:
+def last_call(valid_until: int, valid_for: int) -> int:
+    """The last instant at which an action may begin: what is held after it is on the log before the engine, at valid_until, waits no more."""
+    return valid_until - min(ROOM, valid_for // 4)
+
+
+def why_parked(steps: Sequence[Step], simulated: bool, so: Circumstances) -> str:
     """Why nothing may be changed now, approved or not; "" where it may."""
+    if not steps:
+        return ""  # a notice changes nothing anywhere
     if so.kill_switch:
         return "kill_switch"
     if so.hold:
         return "actions_held"
-    if so.now > valid_until:
-        return "stale"
-    for step in action.steps:
+    for step in steps:
         executor = so.executor(step.path)
         if executor is None:
             return "no_executor"

@@ -86,6 +86,12 @@ def next_move(steps: tuple[Step, ...], attempts: tuple[Attempt, ...]) -> Next:
     return _done(steps, by, VERIFIED, next((a.reason for a in attempts if a.reason), ""))
 
 
+def given_up(steps: tuple[Step, ...], attempts: tuple[Attempt, ...], reason: str) -> Done:
+    """The end of an execution that cannot go on for a fault of ours: failed where nothing was sent, else unknown, with what is known of each step."""
+    has_sent = any(a.answer != "unsent" for a in attempts)
+    return _done(steps, {(a.step, a.role): a for a in attempts}, UNKNOWN if has_sent else FAILED, reason)
+
+
 def _restore(steps: tuple[Step, ...], by: dict[tuple[int, str], Attempt], failed: Attempt) -> Next:
     reason = failed.reason
     for index in reversed(range(failed.step)):
@@ -111,9 +117,9 @@ def _done(steps: tuple[Step, ...], by: dict[tuple[int, str], Attempt], status: s
         if applied is None:
             continue
         if restored is None or restored.status == FAILED:
-            effects.append(Effect(applied.path, applied.attribute, applied.status, applied.reason, applied.desired))
+            effects.append(Effect(applied.path, applied.attribute, applied.status or UNKNOWN, applied.reason, applied.desired))
         else:
-            effects.append(Effect(restored.path, restored.attribute, restored.status, "restored", restored.desired))
+            effects.append(Effect(restored.path, restored.attribute, restored.status or UNKNOWN, "restored", restored.desired))
     effects.sort(key=lambda e: e.status != status)
     return Done(status, reason, tuple(effects))
 

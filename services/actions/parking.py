@@ -1,0 +1,103 @@
+"""Parking: what may not be carried out for now waits with its reason. It goes on where that ends in time, and is held before the engine stops waiting.
+
+    arriving, or queued --switch, hold mode, no executor--> parked --+-- that is over --> routed anew: queued, or put to people
+                                                                     +-- its last call has passed --> held (stale)
+
+So a rule that stays true under the switch fires once per `valid_for` and object, not at every boundary.
+A change in several steps that has begun is parked between two of them: it keeps its objects, and goes on, or takes back what it did, once it may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, and_, delete, exists, not_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from services.actions import store
+from services.actions.core.letter import Action, action_of
+from services.actions.core.policy import Answer, Circumstances, Escalate, Execute, Hold, Proposal, route, why_parked
+from services.actions.store import Change, Lease
+from services.actions.tables import attempts, escalations, in_flight, intents
+
+HAS_BEGUN = exists().where(attempts.c.decision_id == intents.c.decision_id)
+CHANGES_SOMETHING = intents.c.steps != "[]"  # a notice has no steps
+
+
+def late(now: int) -> ColumnElement[bool]:
+    """Not begun, and its last call has passed."""
+    return and_(intents.c.state.in_(("queued", "parked")), intents.c.valid_until < now, CHANGES_SOMETHING, not_(HAS_BEGUN))
+
+
+async def park(tx: AsyncConnection, change: Change, intent: Row[Any] | Lease, reason: str) -> None:
+    """Nothing of the decision is written until `release`; its objects are free for others unless something was done to them already."""
+    await tx.execute(update(intents).where(intents.c.decision_id == intent.decision_id).values(state="parked", owner="", lease_until=0))
+    await store.mark(tx, intent.decision_id, "parked", reason, change.now)
+    if not await store.attempts_of(tx, intent.decision_id):
+        await tx.execute(delete(in_flight).where(in_flight.c.decision_id == intent.decision_id))
+    change.note(intent.workspace, "decision.parked", intent.decision_id, intent.by, reason=reason)
+
+
+async def park_queued(tx: AsyncConnection, change: Change, workspace: str, reason: str) -> None:
+    """All of the workspace that is to be carried out and has not begun is parked."""
+    waiting = and_(intents.c.workspace == workspace, intents.c.state == "queued", CHANGES_SOMETHING, not_(HAS_BEGUN))
+    for intent in (await tx.execute(select(intents).where(waiting).order_by(intents.c.position))).all():
+        await park(tx, change, intent, reason)
+
+
+async def release(tx: AsyncConnection, change: Change, so: Callable[[bool], Circumstances], by: str = "", workspace: str | None = None) -> int:
+    """What is parked, in all workspaces or one, goes on where its reason is over; returns how much that was. `so` says what is so, the switch on or not."""
+    where = intents.c.state == "parked" if workspace is None else and_(intents.c.state == "parked", intents.c.workspace == workspace)
+    rows = (await tx.execute(select(intents).where(where).order_by(intents.c.position).with_for_update())).all()
+    switches = {w: (await store.kill_switch(tx, w)).engaged for w in {row.workspace for row in rows}}
+    return sum([await _go_on(tx, change, row, so(switches[row.workspace]), by) for row in rows])
+
+
+async def lapse(tx: AsyncConnection, change: Change) -> int:
+    """What has not begun and may not begin any more is held; returns how much that was."""
+    rows = (await tx.execute(select(intents).where(late(change.now)).order_by(intents.c.position).with_for_update(skip_locked=True))).all()
+    for row in rows:
+        await store.end(tx, change, row.workspace, row.decision_id, "held", "stale", row.by)
+    return len(rows)
+
+
+async def _go_on(tx: AsyncConnection, change: Change, intent: Row[Any], so: Circumstances, by: str) -> bool:
+    decision = await store.decision(tx, intent.workspace, intent.decision_id)
+    assert decision is not None  # an intent is written in the transaction of its decision
+    action = action_of(decision.action)
+    if why := why_parked(action.steps, decision.simulated, so):
+        if why != decision.reason:
+            await park(tx, change, intent, why)
+        return False
+    this = intents.c.decision_id == intent.decision_id
+    match await _anew(tx, intent, decision, action, so):
+        case Execute(reason):
+            await tx.execute(update(intents).where(this).values(state="queued", due_at=0, tries=0))
+            status = "executing"
+        case Escalate(reason):
+            await tx.execute(delete(intents).where(this))
+            await store.ask(tx, decision.id, decision.workspace, decision.position, decision.at, action, reason, so.now)
+            status = "waiting"
+        case Hold(reason):
+            await store.end(tx, change, intent.workspace, intent.decision_id, "held", reason, intent.by)
+            return True
+        case _:
+            return False
+    await store.mark(tx, decision.id, status, reason, so.now)
+    change.note(intent.workspace, "decision." + status, decision.id, by, reason=reason, was="parked")
+    return True
+
+
+async def _anew(tx: AsyncConnection, intent: Row[Any], decision: Row[Any], action: Action, so: Circumstances) -> Answer:
+    """As if it arrived now, but that nobody is asked again about what people have agreed to or what has begun."""
+    has_begun = bool(await store.attempts_of(tx, decision.id))
+    if so.now > intent.valid_until and not has_begun:
+        return Hold("stale")
+    if decision.undoes:
+        return Execute("undo")
+    if await tx.scalar(select(escalations.c.id).where(escalations.c.decision_id == decision.id, escalations.c.status == "approved")):
+        return Execute("approved")
+    if has_begun:
+        return Execute()
+    return route(Proposal(decision.kind, decision.mode, decision.simulated, decision.evidence, decision.valid_until, action), so)
