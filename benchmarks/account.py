@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from services.adapters.codec.record import encode
+from services.kernel.columns import keys_of
 from services.kernel.record import EventBatch
 from services.rules_engine.core.evidence import default_coefficients
 from services.rules_engine.core.program import (
@@ -40,6 +41,11 @@ def paths(creatives: int) -> list[str]:
     return [f"meta_ads/act_{c // 200:04d}/cmp_{c // 20:05d}/ads_{c // 5:06d}/crv_{c:07d}" for c in range(creatives)]
 
 
+def quality(creatives: int) -> np.ndarray:
+    """How many of its clicks a creative keeps: most nearly all, a few next to none."""
+    return np.random.default_rng(11).beta(6, 0.6, creatives)
+
+
 def _batch(path: list[str], creative: np.ndarray, ids: np.ndarray, at: np.ndarray, of: np.ndarray, measure: np.ndarray, amount: np.ndarray) -> EventBatch:
     used, index = np.unique(creative, return_inverse=True)
     n = len(creative)
@@ -48,7 +54,13 @@ def _batch(path: list[str], creative: np.ndarray, ids: np.ndarray, at: np.ndarra
     return EventBatch(
         "acme", tuple(path[c] for c in used), ("meta_ads",), ("report",), MEASURES, (), (), ids, index.astype(np.uint32), small, small, at, zero, zero, zero,
         np.zeros((n, 2), np.int64), of.astype(np.uint32), measure.astype(np.uint32), amount, little, little, little, none,
+        keys_of([path[c] for c in used]),
     )  # fmt: skip
+
+
+def span(events: int) -> int:
+    """Engine time between two events, microseconds."""
+    return SPAN // events
 
 
 def deltas(events: int, per_record: int, creatives: int, seed: int = 5) -> Iterator[tuple[int, bytes]]:
@@ -58,8 +70,9 @@ def deltas(events: int, per_record: int, creatives: int, seed: int = 5) -> Itera
     weight = rng.pareto(1.6, creatives) + 1
     creative = rng.choice(creatives, events, p=weight / weight.sum())
     measure = rng.choice(4, events, p=SHARES)
+    measure = np.where((measure == 1) & (rng.random(events) > quality(creatives)[creative]), 0, measure)
     amount = np.where(measure == 3, rng.integers(16, 640, events) * 15_625, 1_000_000).astype(np.int64)
-    at = START + np.arange(events, dtype=np.int64) * (SPAN // events)
+    at = START + np.arange(events, dtype=np.int64) * span(events)
     ids = rng.integers(-(2**63), 2**63, (events, 2), dtype=np.int64)
     for i in range(0, events, per_record):
         s = slice(i, i + per_record)
@@ -73,7 +86,7 @@ def reports(events: int, per_record: int, creatives: int, seed: int = 5) -> Iter
     rng = np.random.default_rng(seed)
     path = paths(creatives)
     creative = np.arange(events) % creatives
-    at = START + np.arange(events, dtype=np.int64) * (SPAN // events)
+    at = START + np.arange(events, dtype=np.int64) * span(events)
     ids = rng.integers(-(2**63), 2**63, (events, 2), dtype=np.int64)
     day = at // DAY
     grown = (at - day * DAY) / DAY
@@ -109,24 +122,30 @@ def number(value: float, unit: str) -> Number:
     return Number(round(value * 1_000_000), 1_000_000, unit, f"{value:.6f}")
 
 
-def rules(count: int, seed: int = 3, guarded: bool = False) -> list[Program]:
-    """Ratio against threshold with a minimum sample, in mixed shapes; every tenth with three clauses and arithmetic. Thresholds lie in the tail."""
+def rules(count: int, interval: int, seed: int = 3, guarded: bool = False) -> list[Program]:
+    """Ratio against threshold with a minimum sample, in mixed shapes; every tenth with three clauses and arithmetic. Thresholds lie in the tail.
+
+    `interval` between boundaries is microseconds of engine time.
+    """
     rnd = random.Random(seed)
+    tail = 1.02 * count**0.17  # the more rules there are, the rarer what they look for, so that decisions stay about as many
     made = []
     for i in range(count):
         depth, (window, _) = rnd.choice((1, 2, 3, 4)), rnd.choice(WINDOWS)
         metric = rnd.choice(METRICS)
         shown = PLAIN[SAMPLE_OF[metric.name]]
         usual = USUAL[metric.name]
-        far = rnd.uniform(1.3, 2.2) if metric.unit == "EUR" else rnd.uniform(0.3, 0.75)
-        least = rnd.choice((50, 100, 500, 1_000)) * 1_000_000
+        far = rnd.uniform(1, 2) * tail if metric.unit == "EUR" else rnd.uniform(0.5, 1) / tail
+        least = rnd.choice((100, 200, 500, 1_000)) * 1_000_000
         op = ">" if metric.unit == "EUR" else "<"
-        when: Condition = Compare(op, MetricRef(0, window, metric.name), number(usual * far, metric.unit), f"{metric.name} {op} {usual * far:.6f}")
+        compare = Compare(op, MetricRef(0, window, metric.name), number(usual * far, metric.unit), f"{metric.name} {op} {usual * far:.6f}")
+        enough = Compare(">=", MetricRef(1, window, shown.name), number(least / 1e6, shown.unit), f"{shown.name} >= {least / 1e6}")
+        when: Condition = And((compare, enough))
         if i % 10 == 9:
             spent = Arithmetic("*", MetricRef(1, window, shown.name), number(2, "ratio"))
             more = Compare(">", spent, number(least / 500_000, shown.unit), f"{shown.name} * 2 > {least / 500_000}")
             less = Compare("<", MetricRef(1, window, shown.name), number(1e9, shown.unit), f"{shown.name} < 1000000000")
-            when = And((when, more, less))
+            when = And((compare, more, less))
         guards = [Asked("sample", ()), Asked("status", ())]
         if guarded:
             guards += [Asked("cooldown", (("after", "any change"), ("for", 6 * HOUR))), Asked("fresh", (("within", 3 * HOUR),))]
@@ -136,7 +155,7 @@ def rules(count: int, seed: int = 3, guarded: bool = False) -> list[Program]:
                 rule=f"rule-{i:05d}", owner="jana@acme.example", objective="", platform="meta_ads", currency="EUR", zone="UTC", depth=depth, where=None,
                 unless=None, when=when, clear=None, pair=None, hold=0, metrics=(metric, shown), minimums=(Minimum(1, least, f"{least} {shown.name}"),),
                 guards=tuple(sorted(guards, key=lambda a: a.guard)), lag=None, action=Action("notify"), approve=Approval(False, -1, "", 0, ""), risk="low",
-                priority=0, valid_for=15 * MINUTE, panes=WINDOWS, interval=1_000_000, coefficients=default_coefficients(),
+                priority=0, valid_for=15 * MINUTE, panes=WINDOWS, interval=interval, coefficients=default_coefficients(),
             )
         )  # fmt: skip
     return made

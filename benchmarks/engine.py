@@ -6,7 +6,7 @@ import gc
 import sys
 import time
 
-from benchmarks.account import START, deltas, reports, rules
+from benchmarks.account import START, deltas, reports, rules, span
 from services.adapters.codec.record import decode
 from services.kernel.extension import found
 from services.kernel.record import Activation, Ready, Stamped
@@ -16,12 +16,12 @@ from services.rules_engine.core.partition import Partition, demand_of
 GUARDS = found(guard_folder, "guard", "GUARD")
 
 
-def prepared(count: int, guarded: bool = False) -> Partition:
+def prepared(count: int, interval: int, guarded: bool = False) -> Partition:
     """A partition in which the rules are in effect from the next boundary."""
     records = []
-    for p in rules(count, guarded=guarded):
-        records.append(Stamped(len(records), START - 2_000_000, Activation("acme", p.rule, p.version, "active", p.to_json())))
-        records.append(Stamped(len(records), START - 2_000_000, Ready("acme", p.version)))
+    for p in rules(count, interval, guarded=guarded):
+        records.append(Stamped(len(records), START - 1_000, Activation("acme", p.rule, p.version, "active", p.to_json())))
+        records.append(Stamped(len(records), START - 1_000, Ready("acme", p.version)))
     partition = Partition(GUARDS, demand_of(records))
     partition.step(records)
     return partition
@@ -30,7 +30,7 @@ def prepared(count: int, guarded: bool = False) -> Partition:
 def run(count: int, per_record: int, tick: int, events: int, creatives: int, source=deltas, guarded: bool = False) -> tuple[float, int]:
     """(events a second, decisions)."""
     records = list(source(events, per_record, creatives))
-    partition = prepared(count, guarded)
+    partition = prepared(count, span(events) * tick, guarded)
     pages = max(1, tick // per_record)
     gc.collect()
     gc.freeze()

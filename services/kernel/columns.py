@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import accumulate, chain, repeat
 from typing import TypeVar
 
 import numpy as np
 
 from services.kernel.event import Event, Value
+from services.kernel.ids import path_key
 from services.kernel.record import I64, U32, EventBatch
 
 MOST = 1000  # events of one record
@@ -104,7 +106,18 @@ def join(workspace: str, parts: Sequence[Rows]) -> EventBatch:
         measures=words["measures"],
         names=words["names"],
         texts=tuple(place),
+        path_key=keys_of(words["paths"]),
     )
+
+
+@lru_cache(65_536)
+def _key(path: str) -> bytes:
+    return path_key(path)
+
+
+def keys_of(paths: Iterable[str]) -> I64:
+    """The 128-bit key of each path, (paths, 2)."""
+    return _pairs([_key(p) for p in paths])
 
 
 def batch(workspace: str, events: Sequence[Event]) -> EventBatch:
@@ -187,6 +200,7 @@ def merge(batches: Sequence[EventBatch]) -> EventBatch:
         columns["attribute_text"].append(texts[b.attribute_text])
         events += len(b.event_id)
     words = {name: tuple(known) for name, known in joined.items()}
+    columns["path_key"] = [keys_of(words["paths"])]
     return EventBatch(workspace=batches[0].workspace, **words, **{name: np.concatenate(parts) for name, parts in columns.items()})  # type: ignore[arg-type]
 
 

@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
@@ -24,7 +25,7 @@ I64: TypeAlias = NDArray[np.int64]
 U32: TypeAlias = NDArray[np.uint32]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # not frozen, which would make it several times as dear: it is made for every record read
 class EventBatch:
     """The events of one workspace in three tables; dictionaries first, then columns that index them.
 
@@ -33,7 +34,7 @@ class EventBatch:
     """
 
     workspace: str
-    paths: tuple[str, ...]  # entity paths: platform/account[/campaign[/ad_group[/creative]]]
+    paths: Sequence[str]  # entity paths: platform/account[/campaign[/ad_group[/creative]]]
     sources: tuple[str, ...]
     kinds: tuple[str, ...]
     measures: tuple[str, ...]  # impressions | clicks | spend@EUR | conversions:purchase:7d_click | revenue:purchase:7d_click@EUR | leads

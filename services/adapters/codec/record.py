@@ -7,7 +7,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from services.adapters.codec.columns import poisoned, read_batch, varint, written
+from services.adapters.codec.columns import poisoned, read_batch, write_batch
 from services.adapters.codec.generated.trimtab.v1 import record_pb2 as pb
 from services.kernel.record import Activation, Change, Clock, EventBatch, Outcome, Ready, Record, Skip, Target, Tick
 
@@ -27,8 +27,7 @@ BATCH = 0x0A  # field 1, length-delimited
 
 def encode(record: Record) -> bytes:
     if isinstance(record, EventBatch):
-        data = written(record)
-        return b"".join((bytes((BATCH,)), varint(len(data)), data))
+        return framed(BATCH >> 3, write_batch(record))
     name = FIELDS[type(record)]
     message = pb.Record()
     inner = getattr(message, name)
@@ -38,9 +37,19 @@ def encode(record: Record) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
+def framed(number: int, content: bytes) -> bytes:
+    """A message of one length-delimited field."""
+    size, head = len(content), bytearray([number << 3 | 2])
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + content
+
+
 def decode(data: bytes) -> Record:
     """Raises RejectedInput(poisoned) where the bytes hold no record that this build knows."""
-    if data[:1] == bytes([BATCH]):
+    if data[:1] == b"\x0a":
         size = shift = 0
         at = 1
         while at < len(data):

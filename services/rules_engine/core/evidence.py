@@ -7,6 +7,7 @@ when log E reaches ln(1/alpha). State is two totals, so late data and correction
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,7 @@ def micro_nats(log_e: Floats) -> I64:
     return np.asarray(np.rint(log_e * MICRO), np.int64)
 
 
+@cache
 def threshold_micro_nats(alpha_ppm: int) -> int:
     """ln(1/alpha) in micro-nats; alpha in parts per million."""
     if not 0 < alpha_ppm < MICRO:

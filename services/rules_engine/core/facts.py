@@ -135,9 +135,9 @@ class Facts:
         self._count(events, Amounts(of, slot, amount), batches)
 
     def _events(self, stamps: Sequence[int], batches: Sequence[EventBatch], sizes: list[int]) -> Events:
-        rows = [self._rows(b) for b in batches]
-        place = np.repeat(np.cumsum([0, *(len(r) for r in rows)])[:-1], sizes)
-        row = joined(rows)[place + joined([b.entity for b in batches])]
+        rows, widths = self._rows(batches)
+        place = np.repeat(np.cumsum([0, *widths])[:-1], sizes)
+        row = rows[place + joined([b.entity for b in batches])]
         self._room()
         sources = [[self._source(s) for s in b.sources] for b in batches]
         if all(s == sources[0] and len(s) == 1 for s in sources):
@@ -148,12 +148,14 @@ class Facts:
         columns = (joined([getattr(b, name) for b in batches]) for name in ("occurred_at", "as_of", "event_id"))
         return Events(np.repeat(np.array(stamps, np.int64), sizes), row, source, *columns)
 
-    def _rows(self, batch: EventBatch) -> I64:
-        if len(batch.path_key):
-            found = self.entities.keys.find(np.ascontiguousarray(batch.path_key))
-            if not len(found) or int(found.min()) >= 0:
-                return found
-        return np.array(self.entities.rows(batch.paths), np.int64)
+    def _rows(self, batches: Sequence[EventBatch]) -> tuple[I64, list[int]]:
+        """(the row of every path of every batch, how many paths each has); paths are only read where a key is new."""
+        if all(len(b.path_key) for b in batches):
+            found = self.entities.keys.find(np.concatenate([b.path_key for b in batches]))
+            if int(found.min()) >= 0:
+                return found, [len(b.path_key) for b in batches]
+        rows = [self.entities.rows(b.paths) for b in batches]
+        return np.array([r for of_batch in rows for r in of_batch], np.int64), [len(r) for r in rows]
 
     def _source(self, name: str) -> int:
         known = self.sources.get(name)

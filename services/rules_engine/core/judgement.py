@@ -174,7 +174,7 @@ class Judgement:
             view = self.view(shape.rules[0])
             judge = Judge(shape.program.metrics, view)
             if len(rows):
-                told += self._look(shape, judge, rows, self._eligible(shape, judge, rows, every))
+                told += self._look(shape, judge, rows, every)
             if shape.pending:
                 self._wait(shape, judge)
             shape.new = False
@@ -184,14 +184,26 @@ class Judgement:
         shape.new = False
         return told, []
 
-    def _look(self, shape: Shape, judge: Judge, rows: I64, eligible: Bools) -> list[Decision]:
-        when = shape.truth(shape.when, judge, rows)
-        clear = None if shape.clear is None else shape.truth(shape.clear, judge, rows)
+    def _look(self, shape: Shape, judge: Judge, rows: I64, every: bool) -> list[Decision]:
+        """Only where some rule's condition may hold, or something is alive, is there anything to do."""
+        shape.room(int(rows[-1]) + 1)
+        at, truth = shape.maybe(judge, rows)
+        alive = np.flatnonzero(shape.alive[rows])
+        if not len(at) and not len(alive):
+            return []
+        look = at if not len(alive) else np.union1d(at, alive)
+        some, eligible = rows[look], self._eligible(shape, judge, rows, every)[look]
+        if len(look) == len(at):
+            when = truth
+        else:
+            when = np.zeros((len(look), truth.shape[1]), np.int8)
+            when[np.searchsorted(look, at)] = truth
+        clear = None if shape.clear is None else shape.truth(shape.clear, judge, some)
         told = []
-        for i, place in shape.looked_at(rows, eligible, when, clear):
-            truth = int(when[i, place if when.shape[1] > 1 else 0])
+        for i, place in shape.looked_at(some, eligible, when, clear):
+            is_true = int(when[i, place if when.shape[1] > 1 else 0])
             cleared = None if clear is None else int(clear[i, place if clear.shape[1] > 1 else 0])
-            told += self._live(shape, judge, (int(rows[i]),), place, bool(eligible[i]), truth, cleared)
+            told += self._live(shape, judge, (int(some[i]),), place, bool(eligible[i]), is_true, cleared)
         return told
 
     def _wait(self, shape: Shape, judge: Judge) -> None:

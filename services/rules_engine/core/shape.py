@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from services.kernel.record import I64
 from services.rules_engine.core.program import And, Compare, Condition, Not, Number, Or
 from services.rules_engine.core.running import Running, Subject
-from services.rules_engine.core.truth import MIRRORED_OPERATORS, NEGATED, OPERATORS, TRUE, UNKNOWN, Bools, Floats, Judge, Truth, near
+from services.rules_engine.core.truth import MIRRORED_OPERATORS, NEGATED, OPERATORS, TRUE, UNKNOWN, Bools, Column, Floats, Judge, Truth
 
 NOTHING, SETTLED, BETWEEN = 0, 1, 2
 NOT_TOLD, ASK_ANYWAY = -1, -2  # in place of a mask of refusals
+NO_TRUTH = np.zeros((0, 1), np.int8)
 KLEENE_AND = np.array([0, 0, 0, 0, 1, 2, 0, 2, 2], np.int8)  # [3 * a + b]
 
 Node: TypeAlias = "Leaf | Plain | Joined | Negated"
@@ -41,6 +42,18 @@ class Leaf:
     thresholds: Floats  # one a rule
     ascending: Floats
     order: I64
+
+    def possible(self, column: Column) -> Bools:
+        """Where it is not surely false for every rule."""
+        with np.errstate(invalid="ignore"):
+            match self.op[0]:
+                case "<":
+                    may: Bools = column.value - column.slack <= self.ascending[-1]
+                case ">":
+                    may = column.value + column.slack >= self.ascending[0]
+                case _:
+                    may = np.ones(len(column.value), np.bool_)
+        return may | column.unknown | np.isinf(column.slack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +140,7 @@ class Shape:
         self.needed: I64 = np.array([r.weighers[0].needed for r in rules], np.int64)
         self.new = True  # every object is judged at the next boundary
         self.state: NDArray[np.int8] = np.zeros((64, self.width), np.int8)
+        self.alive: I64 = np.zeros(64, np.int64)  # how many cells of each row are not NOTHING
         self.asking: dict[int, int] = {}  # cell -> the mask of refusals last told
         self.pending: dict[int, int] = {}  # cell -> when `for` will have passed
         self.between = 0  # an upper bound on how many cells are BETWEEN
@@ -146,13 +160,16 @@ class Shape:
     def room(self, rows: int) -> None:
         n = len(self.state)
         if rows > n:
-            self.state = np.concatenate([self.state, np.zeros((max(rows, 2 * n) - n, self.width), np.int8)])
+            more = max(rows, 2 * n) - n
+            self.state = np.concatenate([self.state, np.zeros((more, self.width), np.int8)])
+            self.alive = np.concatenate([self.alive, np.zeros(more, np.int64)])
 
     def enter(self, subject: Subject, place: int, asks: bool, due: int, settled: bool = False) -> None:
         """A life is there; unless it is known to be settled, it is looked at again as soon as its object's facts change."""
         row = subject[0]
         self.room(row + 1)
         cell = row * self.width + place
+        self.alive[row] += self.state[row, place] == NOTHING
         self.state[row, place] = SETTLED if settled else BETWEEN
         self.between += not settled
         self.ask(cell, asks)
@@ -164,6 +181,8 @@ class Shape:
     def leave(self, subject: Subject, place: int) -> None:
         row = subject[0]
         cell = row * self.width + place
+        self.room(row + 1)
+        self.alive[row] -= self.state[row, place] != NOTHING
         self.state[row, place] = NOTHING
         self.ask(cell, False)
         self.pending.pop(cell, None)
@@ -219,11 +238,31 @@ class Shape:
 
     # -- truth -------------------------------------------------------------------------------------------------------
 
+    def maybe(self, judge: Judge, rows: I64) -> tuple[I64, Truth]:
+        """(index into rows, truth of every rule there) of the rows of which some rule's condition is not surely false: all others are."""
+        tree = self.when
+        terms = tree.terms if isinstance(tree, Joined) and not tree.any else (tree,)
+        first = terms[0]
+        if not isinstance(first, Leaf):
+            return np.arange(len(rows)), self.truth(tree, judge, rows)
+        column = judge.column(first.expression, rows)
+        assert column is not None  # a text is compared with a text
+        at = np.flatnonzero(first.possible(column))
+        if not len(at):
+            return at, NO_TRUTH
+        some = rows[at]
+        truth = self._leaf(first, column.at(at), judge, some)
+        for term in terms[1:]:
+            truth = KLEENE_AND[truth * np.int8(3) + self.truth(term, judge, some)]
+        return at, truth
+
     def truth(self, tree: Node, judge: Judge, rows: I64) -> Truth:
         """(rows, rules) or, where all rules agree, (rows, 1)."""
         match tree:
-            case Leaf():
-                return self._leaf(tree, judge, rows)
+            case Leaf(_, expression):
+                column = judge.column(expression, rows)
+                assert column is not None  # a text is compared with a text
+                return self._leaf(tree, column, judge, rows)
             case Plain(compare):
                 return judge.truth(compare, rows)[:, None]
             case Negated(term):
@@ -235,15 +274,12 @@ class Shape:
                     result = KLEENE_AND[result * np.int8(3) + truth]
                 return NEGATED[result] if is_any else result
 
-    def _leaf(self, leaf: Leaf, judge: Judge, rows: I64) -> Truth:
-        column = judge.column(leaf.expression, rows)
-        assert column is not None  # a text is compared with a text
+    def _leaf(self, leaf: Leaf, column: Column, judge: Judge, rows: I64) -> Truth:
         value = column.value
         with np.errstate(invalid="ignore"):
             truth = OPERATORS[leaf.op](value[:, None], leaf.thresholds).view(np.int8)
-            margin = column.slack + near(value) * 1e-6
-            first = np.searchsorted(leaf.ascending, value - margin)
-            last = np.searchsorted(leaf.ascending, value + margin, side="right")
+            first = np.searchsorted(leaf.ascending, value - column.slack)
+            last = np.searchsorted(leaf.ascending, value + column.slack, side="right")
         blurred = np.isinf(column.slack)
         first[blurred], last[blurred] = 0, len(leaf.order)
         close = last > first
@@ -257,7 +293,6 @@ class Shape:
 
     def looked_at(self, rows: I64, eligible: Bools, when: Truth, clear: Truth | None) -> Iterator[tuple[int, int]]:
         """(index into rows, place) of every cell in which something may have to be done."""
-        self.room(int(rows.max()) + 1 if len(rows) else 0)
         moving = when == TRUE
         if not eligible.all():
             moving = moving & eligible[:, None]
@@ -269,4 +304,3 @@ class Shape:
             look |= (state != NOTHING) & (clear == TRUE)
         at, place = np.nonzero(look)
         return zip(at.tolist(), place.tolist(), strict=True)
-

@@ -82,6 +82,9 @@ class Column:
     unknown: Bools
     slack: Floats
 
+    def at(self, index: I64) -> Column:
+        return Column(self.value[index], self.unknown[index], self.slack[index])
+
 
 class Judge:
     """Evaluates one program's conditions on rows of one view."""

@@ -15,6 +15,7 @@ it is lifted to their ancestors again when it leaves.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from services.kernel.record import I64
 Part = tuple[I64, I64]  # (cells, amounts); a cell is row << SLOT_BITS | slot
 SLOT_BITS = 16
 SLOT = (1 << SLOT_BITS) - 1
-LOOSE = 32  # parts of a pane that are kept apart before they are summed into one
+LOOSE = 64  # parts of a pane that are kept apart before they are summed into one
 
 
 def total(cell: I64, amount: I64, end: int) -> Part:
@@ -81,6 +82,12 @@ class Sums:
             wider[:r, :s] = self.table
             self.table = wider
 
+    def put(self, lifted: Part, slots: int) -> None:
+        """Adds what was lifted for a table of so many slots."""
+        flat, amount = lifted
+        width = self.table.shape[1]
+        np.add.at(self.table.reshape(-1), flat if width == slots else flat // slots * width + flat % slots, amount)
+
     def add(self, part: Part, lineage: I64) -> None:
         """`lineage` is (rows, levels): every cell's amount is added at each of its ancestors, -1 being none."""
         flat, amount = lift(part, lineage, self.table.shape[1])
@@ -132,34 +139,31 @@ class Windows:
         """Adds amounts that landed at these instants; `lineage` is (rows, levels) of every row there is."""
         for window in self.windows.values():
             window.sums.room(rows, slots)
-        earliest, latest = int(landing.min()), int(landing.max())
+        self._turn = 0
         whole: Part | None = None
         for width, panes in self.panes.items():
-            mine = [w for w in self.windows.values() if w.panes is panes]
-            first, last = earliest // width, latest // width
-            if first == last:
-                if last >= min(w.first for w in mine):
-                    whole = whole or total(cell, amount, rows)
-                    self._put(panes, mine, first, whole, lineage, rows)
-                continue
             pane = landing // width
-            for p in np.unique(pane[pane >= min(w.first for w in mine)]).tolist():
-                here = pane == p
-                self._put(panes, mine, p, total(cell[here], amount[here], rows), lineage, rows)
-
-    def _put(self, panes: Panes, windows: list[Window], pane: int, part: Part, lineage: I64, rows: int) -> None:
-        panes.put(pane, part, rows)
-        self._turn = 0
-        inside = [w for w in windows if pane >= w.first]
-        slots = {w.sums.table.shape[1] for w in inside}
-        for s in slots:  # mostly one: lifted once for all windows
-            flat, amount = lift(part, lineage, s)
-            for w in inside:
-                if w.sums.table.shape[1] == s:
-                    np.add.at(w.sums.table.reshape(-1), flat, amount)
+            if len(pane) > 1 and (pane[1:] < pane[:-1]).any():
+                order = np.argsort(pane, kind="stable")
+                pane, cells, amounts = pane[order], cell[order], amount[order]
+            else:
+                cells, amounts = cell, amount
+            mine = [w for w in self.windows.values() if w.panes is panes]
+            starts = [0, *(np.flatnonzero(pane[1:] != pane[:-1]) + 1).tolist(), len(pane)]
+            oldest = min(w.first for w in mine)
+            for start, stop in pairwise(starts):
+                if (p := int(pane[start])) >= oldest:
+                    panes.put(p, (cells[start:stop], amounts[start:stop]), rows)
+            for window in mine:
+                first = int(np.searchsorted(pane, window.first))
+                if first == 0:
+                    whole = whole or lift(total(cell, amount, rows), lineage, slots)
+                    window.sums.put(whole, slots)
+                elif first < len(pane):
+                    window.sums.add(total(cells[first:], amounts[first:], rows), lineage)
 
     def roll(self, now: int, lineage: I64, rows: int) -> list[I64]:
-        """Panes that no longer belong are subtracted; returns the rows they touched."""
+        """Panes that no longer belong are subtracted; returns the rows they touched, some of them often, -1 for none."""
         touched: list[I64] = []
         due = self.next_roll()
         if not due or due > now:
@@ -172,7 +176,7 @@ class Windows:
             for pane in sorted(p for p in window.panes.parts if window.first <= p < oldest):
                 part = window.panes.seal(pane, rows)
                 window.sums.subtract(part, lineage)
-                touched.append(np.unique(lineage[part[0] >> SLOT_BITS]))
+                touched.append(lineage[part[0] >> SLOT_BITS].reshape(-1))
             window.first = max(window.first, oldest)
         for panes in self.panes.values():
             oldest = min(w.first for w in self.windows.values() if w.panes is panes)

@@ -274,7 +274,9 @@ class Workspace:
             program = Program.from_json(activation.program)
             if program.anchor not in self.born:
                 self.born[program.anchor] = self.facts.since(now)
-            self.rules = {k: r for k, r in self.rules.items() if r.version != activation.version}  # a version has one state
+            for other in [k for k in ((activation.rule_id, "active"), (activation.rule_id, "shadow")) if k in self.rules]:
+                if self.rules[other].version == activation.version:  # a version has one state
+                    del self.rules[other]
             self.rules[key] = Running(program, activation.version, activation.state, self.born[program.anchor], activation.program)
         self._arrange()
 

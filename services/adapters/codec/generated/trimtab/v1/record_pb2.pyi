@@ -29,14 +29,8 @@ class Record(_message.Message):
     def __init__(self, batch: _Optional[_Union[EventBatch, _Mapping]] = ..., activation: _Optional[_Union[Activation, _Mapping]] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., target: _Optional[_Union[Target, _Mapping]] = ..., tick: _Optional[_Union[Tick, _Mapping]] = ..., outcome: _Optional[_Union[Outcome, _Mapping]] = ..., change: _Optional[_Union[Change, _Mapping]] = ..., skip: _Optional[_Union[Skip, _Mapping]] = ..., clock: _Optional[_Union[Clock, _Mapping]] = ...) -> None: ...
 
 class EventBatch(_message.Message):
-    __slots__ = ("workspace", "paths", "sources", "kinds", "measures", "names", "texts", "event_id", "entity", "source", "kind", "occurred_at", "interval_start", "interval_end", "as_of", "row_id", "amount_event", "amount_measure", "amount", "attribute_event", "attribute_name", "attribute_text", "attribute_number", "deliveries")
+    __slots__ = ("workspace", "event_id", "entity", "source", "kind", "occurred_at", "interval_start", "interval_end", "as_of", "row_id", "amount_event", "amount_measure", "amount", "attribute_event", "attribute_name", "attribute_text", "attribute_number", "path_key", "tail", "sources", "kinds", "measures", "names", "texts", "paths", "deliveries")
     WORKSPACE_FIELD_NUMBER: _ClassVar[int]
-    PATHS_FIELD_NUMBER: _ClassVar[int]
-    SOURCES_FIELD_NUMBER: _ClassVar[int]
-    KINDS_FIELD_NUMBER: _ClassVar[int]
-    MEASURES_FIELD_NUMBER: _ClassVar[int]
-    NAMES_FIELD_NUMBER: _ClassVar[int]
-    TEXTS_FIELD_NUMBER: _ClassVar[int]
     EVENT_ID_FIELD_NUMBER: _ClassVar[int]
     ENTITY_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -53,14 +47,16 @@ class EventBatch(_message.Message):
     ATTRIBUTE_NAME_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTE_TEXT_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTE_NUMBER_FIELD_NUMBER: _ClassVar[int]
+    PATH_KEY_FIELD_NUMBER: _ClassVar[int]
+    TAIL_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    KINDS_FIELD_NUMBER: _ClassVar[int]
+    MEASURES_FIELD_NUMBER: _ClassVar[int]
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    PATHS_FIELD_NUMBER: _ClassVar[int]
     DELIVERIES_FIELD_NUMBER: _ClassVar[int]
     workspace: str
-    paths: _containers.RepeatedScalarFieldContainer[str]
-    sources: _containers.RepeatedScalarFieldContainer[str]
-    kinds: _containers.RepeatedScalarFieldContainer[str]
-    measures: _containers.RepeatedScalarFieldContainer[str]
-    names: _containers.RepeatedScalarFieldContainer[str]
-    texts: _containers.RepeatedScalarFieldContainer[str]
     event_id: _containers.RepeatedScalarFieldContainer[int]
     entity: _containers.RepeatedScalarFieldContainer[int]
     source: _containers.RepeatedScalarFieldContainer[int]
@@ -77,8 +73,16 @@ class EventBatch(_message.Message):
     attribute_name: _containers.RepeatedScalarFieldContainer[int]
     attribute_text: _containers.RepeatedScalarFieldContainer[int]
     attribute_number: _containers.RepeatedScalarFieldContainer[int]
+    path_key: _containers.RepeatedScalarFieldContainer[int]
+    tail: int
+    sources: _containers.RepeatedScalarFieldContainer[str]
+    kinds: _containers.RepeatedScalarFieldContainer[str]
+    measures: _containers.RepeatedScalarFieldContainer[str]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    paths: _containers.RepeatedScalarFieldContainer[str]
     deliveries: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, workspace: _Optional[str] = ..., paths: _Optional[_Iterable[str]] = ..., sources: _Optional[_Iterable[str]] = ..., kinds: _Optional[_Iterable[str]] = ..., measures: _Optional[_Iterable[str]] = ..., names: _Optional[_Iterable[str]] = ..., texts: _Optional[_Iterable[str]] = ..., event_id: _Optional[_Iterable[int]] = ..., entity: _Optional[_Iterable[int]] = ..., source: _Optional[_Iterable[int]] = ..., kind: _Optional[_Iterable[int]] = ..., occurred_at: _Optional[_Iterable[int]] = ..., interval_start: _Optional[_Iterable[int]] = ..., interval_end: _Optional[_Iterable[int]] = ..., as_of: _Optional[_Iterable[int]] = ..., row_id: _Optional[_Iterable[int]] = ..., amount_event: _Optional[_Iterable[int]] = ..., amount_measure: _Optional[_Iterable[int]] = ..., amount: _Optional[_Iterable[int]] = ..., attribute_event: _Optional[_Iterable[int]] = ..., attribute_name: _Optional[_Iterable[int]] = ..., attribute_text: _Optional[_Iterable[int]] = ..., attribute_number: _Optional[_Iterable[int]] = ..., deliveries: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, workspace: _Optional[str] = ..., event_id: _Optional[_Iterable[int]] = ..., entity: _Optional[_Iterable[int]] = ..., source: _Optional[_Iterable[int]] = ..., kind: _Optional[_Iterable[int]] = ..., occurred_at: _Optional[_Iterable[int]] = ..., interval_start: _Optional[_Iterable[int]] = ..., interval_end: _Optional[_Iterable[int]] = ..., as_of: _Optional[_Iterable[int]] = ..., row_id: _Optional[_Iterable[int]] = ..., amount_event: _Optional[_Iterable[int]] = ..., amount_measure: _Optional[_Iterable[int]] = ..., amount: _Optional[_Iterable[int]] = ..., attribute_event: _Optional[_Iterable[int]] = ..., attribute_name: _Optional[_Iterable[int]] = ..., attribute_text: _Optional[_Iterable[int]] = ..., attribute_number: _Optional[_Iterable[int]] = ..., path_key: _Optional[_Iterable[int]] = ..., tail: _Optional[int] = ..., sources: _Optional[_Iterable[str]] = ..., kinds: _Optional[_Iterable[str]] = ..., measures: _Optional[_Iterable[str]] = ..., names: _Optional[_Iterable[str]] = ..., texts: _Optional[_Iterable[str]] = ..., paths: _Optional[_Iterable[str]] = ..., deliveries: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Activation(_message.Message):
     __slots__ = ("workspace", "rule_id", "version", "state", "program", "by")
