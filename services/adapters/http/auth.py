@@ -6,6 +6,7 @@ SameSite=Strict, and its session can be revoked. The workspace comes from the cr
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import os
@@ -62,6 +63,7 @@ class Auth:
         self._secret = secret
         self._signer = Signer(secret, salt="trimtab-session", digest_method=hashlib.sha256)
         self._known: dict[str, tuple[Principal, int]] = {}  # credential -> (whose it is, until when that is believed)
+        self._asking: dict[str, asyncio.Future[Principal]] = {}
         self._revocations = 0
 
     async def issue_key(self, name: str, role: str, workspace: str) -> str:
@@ -79,6 +81,7 @@ class Auth:
         async with self.database.writing() as tx:
             revoked = (await tx.execute(update(api_keys).where(in_use).values(revoked_at=self.clock.now()))).rowcount == 1
         self._known.clear()
+        self._asking.clear()
         self._revocations += 1
         return revoked
 
@@ -132,11 +135,19 @@ class Auth:
         known, now = self._known.get(credential), self.clock.now()
         if known is not None and known[1] - KNOWN_FOR <= now < known[1]:
             return known[0]
+        if credential not in self._asking:  # of many requests at once one asks
+            self._asking[credential] = asyncio.ensure_future(self._ask(credential, now))
+        return await asyncio.shield(self._asking[credential])
+
+    async def _ask(self, credential: str, now: int) -> Principal:
         revocations = self._revocations
-        found = await self._look_up(credential)
-        if revocations == self._revocations:  # else it may be the one that was revoked meanwhile
-            self._known[credential] = found, now + KNOWN_FOR
-        return found
+        try:
+            found = await self._look_up(credential)
+            if revocations == self._revocations:  # else it may be the one that was revoked meanwhile
+                self._known[credential] = found, now + KNOWN_FOR
+            return found
+        finally:
+            self._asking.pop(credential, None)
 
     async def _look_up(self, credential: str) -> Principal:
         key_id, _, secret = credential.partition(".")
