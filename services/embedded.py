@@ -1,6 +1,6 @@
 """All of Trimtab in one process on SQLite: the same services, other adapters. `trimtab up` starts it, tests and the demo run it in their own loop.
 
-folder/  lock  events.db  decisions.db  trimtab.db  secret  cli.key
+folder/  lock  events.db  decisions.db  trimtab.db  checkpoints/  secret  cli.key
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from services.kernel.record import Change
 from services.kernel.record import Clock as ClockRecord
 from services.rules_engine import worker as engine
 from services.rules_engine.answers import Answers
+from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.language.pack import guards
 from services.rules_engine.store import RuleStore
 
@@ -98,20 +99,31 @@ class Embedded:
 
     async def _declare_clock(self) -> None:
         first = await self.events.read(0, 0, 1)
+        if first and first[0].offset > 0:
+            return  # whatever it declared is in the checkpoint that the engine needs now
         declared = bool(first) and isinstance(first[0].record, ClockRecord) and first[0].record.simulated
         if not first and self.simulated is not None:
             await self.events.append([("", self.simulated)])
-        elif declared != (self.simulated is not None):
-            kind = "a simulated" if declared else "the world's"
+        else:
+            self._agree_on_clock(declared)
 
+    def _agree_on_clock(self, declared: bool) -> None:
+        if declared != (self.simulated is not None):
+            kind = "a simulated" if declared else "the world's"
             raise Misconfigured(f"the log in {self.settings.data} runs on {kind} clock: choose another folder with TRIMTAB_DATA")
 
     async def _start_engine(self) -> None:
         self.store = RuleStore(self.database)
-        self.worker = engine.Worker(self.events, self.decisions, self.clock, guards(), engine.Metrics(self.registry))
+        often = engine.Often(self.settings.checkpoint_records, self.settings.checkpoint_seconds)
+        checkpoints = Checkpoints(self.settings.data / "checkpoints")
+        metrics = engine.Metrics(self.registry)
+        self.worker = engine.Worker(self.events, self.decisions, self.clock, guards(), metrics, checkpoints=checkpoints, often=often)
         self.worker.on_activation = lambda activation, offset, stamp: self.store.follow(activation, 0, offset, stamp)
-        await self.worker.start()
+        self.worker.followed = lambda: self.store.followed(0)
         self._cleanup.push_async_callback(self.worker.stop)
+        await self.worker.start()
+        if self.worker.restored:
+            self._agree_on_clock(self.worker.partition.simulated)
         self.answers = Answers(self.worker, self.events, self.store)
 
     async def _start_actions(self) -> None:
@@ -145,7 +157,9 @@ class Embedded:
         install_problems(app)
         authentication.install(app, self.auth)
         secrets = {self.settings.workspace: self.settings.webhook_secrets}
-        app.include_router(ingest_http.router(self.intake, self.auth.principal, secrets, self.wall, self.registry, max_body_bytes=self.settings.max_body_bytes))
+        largest, known = self.settings.max_body_bytes, self.auth.known
+        routes, self.front = ingest_http.doors(self.intake, self.auth.principal, secrets, self.wall, self.registry, max_body_bytes=largest, known=known)
+        app.include_router(routes)
         app.include_router(actions_api.router(self.actions))
         app.include_router(rules_api.router(self.store, self.answers, self.events, self.clock))
         self._operations(app)
@@ -226,7 +240,7 @@ class Embedded:
         wanted = self.settings.port if port is None else port
         listener = open_port(self.settings.host, wanted)
         self.url = f"http://{self.settings.host}:{listener.getsockname()[1]}"
-        config = uvicorn.Config(self.app, log_config=None, lifespan="off", timeout_graceful_shutdown=5, access_log=False, server_header=False)
+        config = uvicorn.Config(self.front(self.app), log_config=None, lifespan="off", timeout_graceful_shutdown=5, access_log=False, server_header=False)
         server = _Server(config)
         task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
         while not server.started and not task.done():  # noqa: ASYNC110  the server has no event for it

@@ -29,6 +29,8 @@ class Settings(BaseModel):
     workspace: str = Field("main", pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="the workspace that embedded mode serves")
     actions: Literal["execute", "hold"] = Field("execute", description="hold parks every action instead of executing it")
     linger_ms: float = Field(2, ge=0, le=10, description="how long a group commit waits for company, in milliseconds")
+    checkpoint_seconds: float = Field(300, gt=0, description="a checkpoint of the engine's state is due after so many seconds, if any record came")
+    checkpoint_records: int = Field(200_000, ge=1, description="or after so many records, whichever is first")
     max_body_bytes: int = Field(5_000_000, ge=1_000, le=100_000_000, description="largest request body")
     sandbox_url: str = Field("", description="address of the sandbox ad platform, where one is used")
     sandbox_token: str = Field("", repr=False, description="its bearer token")

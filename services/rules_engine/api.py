@@ -22,6 +22,7 @@ from services.rules_engine.store import RuleStore, Version
 
 Viewer = Annotated[Principal, Depends(require("viewer"))]
 Editor = Annotated[Principal, Depends(require("editor"))]
+Admin = Annotated[Principal, Depends(require("admin"))]
 
 
 class PackText(BaseModel):
@@ -47,8 +48,13 @@ class TargetWanted(BaseModel):
     valid_until: int = Field(0, ge=0, le=1 << 62, description="exclusive; 0: for ever")
 
 
+class Skipped(BaseModel):
+    offset: int = Field(ge=0, description="of the record at which the partition stopped")
+    reason: str = Field(min_length=1, max_length=500, description="why, for everyone who reads it later")
+
+
 def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock) -> APIRouter:
-    """/v1/rules..., /v1/targets, /v1/explain, /v1/series, /v1/decisions/{id}/replay, /v1/engine."""
+    """/v1/rules..., /v1/targets, /v1/explain, /v1/series, /v1/decisions/{id}/replay, /v1/engine, /v1/partition/skip."""
     api = APIRouter(prefix="/v1", tags=["rules"])
 
     async def switch(who: Principal, version: Version, state: str) -> dict[str, Any]:
@@ -162,6 +168,11 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
 
     @api.get("/engine", operation_id="get_engine", summary="Where the engine stands")
     async def engine(who: Viewer) -> dict[str, Any]:
+        return answers.status(who.workspace)
+
+    @api.post("/partition/skip", operation_id="skip_record", summary="Passes over the record at which the partition stopped, now and in every replay")
+    async def skip(body: Skipped, who: Admin) -> dict[str, Any]:
+        await answers.worker.skip(body.offset, body.reason, who.name)
         return answers.status(who.workspace)
 
     return api

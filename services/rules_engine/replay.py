@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, replace
 
 from services.kernel.decision import Decision
-from services.kernel.errors import NotFound
+from services.kernel.errors import NotFound, Unavailable
 from services.kernel.ports import Log
 from services.kernel.record import Record, Stamped, Tick
 from services.rules_engine.core.guard import Guard
@@ -19,6 +19,8 @@ async def records(log: Log[Record], partition: int, before: int | None = None) -
     """The partition's records from its beginning: those that a boundary at `before` (microseconds) judges, or all."""
     every: list[Stamped[Record]] = []
     while page := await log.read(partition, len(every), PAGE):
+        if page[0].offset > len(every):
+            raise Unavailable(f"the log begins at record {page[0].offset}: what stood before it cannot be recomputed any more", reason="log_begins_later")
         every += page
         later = next((i for i, s in enumerate(page) if before is not None and s.stamp >= before), None)
         if later is not None:

@@ -79,6 +79,13 @@ class RuleStore:
             raise NotFound(f"rule {rule!r} has no earlier active version to roll back to")
         return await self.find(workspace, rule, earlier[0])
 
+    async def followed(self, partition: int) -> int:
+        """The offset of the last activation that `follow` took in, -1 for none."""
+        query = select(func.max(rule_events.c.offset)).where(rule_events.c.partition == partition)
+        async with self.database.reading() as connection:
+            last = await connection.scalar(query)
+        return -1 if last is None else int(last)
+
     async def follow(self, activation: Activation, partition: int, offset: int, stamp: int) -> None:
         """The table says what the log says; a record seen before changes nothing."""
         w, rule, version = activation.workspace, activation.rule_id, activation.version

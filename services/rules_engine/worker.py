@@ -1,18 +1,27 @@
-"""The engine's shell: follows one partition of the events log, feeds the pure core, appends its decisions, and moves time when nothing else does."""
+"""The engine's shell: follows one partition of the events log, feeds the pure core, appends its decisions, and moves time when nothing else does.
+
+start = newest valid checkpoint (or nothing) + the log from there; then page by page: step, append the decisions, note, and now and then a checkpoint
+"""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.kernel.decision import Decision
-from services.kernel.errors import Bug, Unavailable
+from services.kernel.errors import Bug, Conflict, Misconfigured, Unavailable
 from services.kernel.ports import Clock, Log
-from services.kernel.record import Activation, Outcome, Ready, Record, Stamped, Tick
+from services.kernel.record import Activation, Outcome, Poisoned, Ready, Record, Skip, Stamped, Tick
+from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Kept, mark
+from services.rules_engine.core import state
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.lifecycle import TERMINAL
@@ -20,8 +29,10 @@ from services.rules_engine.core.partition import Partition
 from services.rules_engine.told import Ending
 
 SKEW = 60_000_000  # a record stamped further ahead of our own clock stops the partition before it is fed
-BATCH = 500
+BATCH = 1000
+MOST, SHORT, LONG = 1000, 0.01, 0.04  # records fed at once, so many that it takes about this long, seconds: whoever else waits for the loop gets it
 PATIENCE = 0.2  # seconds between looks at the clock when nothing is due
+ID = 16  # bytes of a decision's id
 log = structlog.get_logger("rules_engine")
 
 
@@ -33,74 +44,254 @@ class Metrics:
         self.time = Gauge("trimtab_engine_time_seconds", "Engine time of the partition", ["partition"], registry=registry)
         self.delay = Gauge("trimtab_engine_delay_seconds", "Own clock minus engine time when last fed", ["partition"], registry=registry)
         buckets = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10)
-        self.step = Histogram("trimtab_engine_step_seconds", "Time to fold and judge one record", buckets=buckets, registry=registry)
+        self.step = Histogram("trimtab_engine_step_seconds", "Time to fold and judge the records fed at once", buckets=buckets, registry=registry)
         self.stopped = Gauge("trimtab_partition_stopped", "1 when the partition stopped and wants a person", ["partition"], registry=registry)
+        self.checkpoints = Counter("trimtab_checkpoints_total", "Checkpoints written, failed, or passed over at a start", ["outcome"], registry=registry)
+        self.saved = Gauge("trimtab_checkpoint_offset", "The next record that the newest checkpoint has not folded", ["partition"], registry=registry)
+
+
+@dataclass(frozen=True, slots=True)
+class Often:
+    """A checkpoint is due after so many records, or so many seconds if there was any."""
+
+    records: int = 200_000
+    seconds: float = 300
+
+
+class Poisonous(Exception):
+    """This record can be neither fed nor passed over, until somebody says so on the log."""
+
+    def __init__(self, offset: int, why: str) -> None:
+        super().__init__(why)
+        self.offset, self.why = offset, why
 
 
 class Worker:
-    """Owns one partition. State is rebuilt by replaying the log; what was decided before is recognised, not said again."""
+    """Owns one partition. State is restored from a checkpoint and the log; what was decided before is recognised, not said again."""
 
-    def __init__(self, events: Log[Record], decisions: Log[Decision], clock: Clock, guards: dict[str, Guard], metrics: Metrics, partition: int = 0) -> None:
+    def __init__(
+        self,
+        events: Log[Record],
+        decisions: Log[Decision],
+        clock: Clock,
+        guards: dict[str, Guard],
+        metrics: Metrics,
+        partition: int = 0,
+        checkpoints: Checkpoints | None = None,
+        often: Often | None = None,
+    ) -> None:
         self.events, self.decisions, self.clock, self.guards, self.metrics = events, decisions, clock, guards, metrics
-        self.number = partition
-        self.partition = Partition(guards)
-        self.said: list[str] = []  # ids on the decisions log that replay has not come to yet, oldest first
-        self.declared: set[tuple[str, str]] = set()  # (workspace, version) whose `ready` record is on the log and not yet fed
-        self.place: dict[str, int] = {}  # decision id -> offset on the decisions log
-        self.endings: dict[str, Ending] = {}  # decision id -> what became of it
+        self.number, self.checkpoints, self.often = partition, checkpoints, often or Often()
         self.on_activation: Callable[[Activation, int, int], Awaitable[None]] | None = None  # (record, offset, stamp), in the order of the log
-        self.stopped = ""  # why a person is wanted
-        self.restored = False
-        metrics.stopped.labels(str(partition)).set(0)
-        self._advanced = asyncio.Condition()
+        self.followed: Callable[[], Awaitable[int]] | None = None  # the last offset that `on_activation` is known to have taken in, -1 for none
+        self._advanced, self._mending = asyncio.Condition(), asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
+        self._saving: asyncio.Task[None] | None = None
+        self._empty()
+
+    def _empty(self) -> None:
+        self.partition = Partition(self.guards)
+        self.said: list[str] = []  # ids on the decisions log that replay has not come to yet, oldest first
+        self.declared: set[tuple[str, str]] = set()  # (workspace, version) whose `ready` record is on the log and not yet fed
+        self.place: dict[str, int] = {}  # decision id -> offset on the decisions log, in that order
+        self.endings: dict[str, Ending] = {}  # decision id -> what became of it
+        self.activations: list[int] = []  # offsets
+        self.stopped = ""  # why a person is wanted
+        self.poisoned: int | None = None  # the offset of the record that it stopped at
+        self.restored = False
+        self.done = 0  # every decision that records before this offset brought about is durable
+        self._unsaved, self._saved_at = 0, 0.0  # records since the last checkpoint, and when that was
+        self._stride = 50
+        self.metrics.stopped.labels(str(self.number)).set(0)
 
     async def start(self) -> None:
-        """Restores the state from the log, then follows it until `stop`."""
-        await self._restore()
+        """Restores the state, then follows the log until `stop`. At a poisoned record it stands, stopped, and says so."""
+        try:
+            await self._restore()
+        except Poisonous as poison:
+            await self._halt_at(poison)
+            return
+        self._saved_at = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._follow(), name=f"rules-{self.number}")
         self._ticker = asyncio.create_task(self._tick(), name=f"ticks-{self.number}")
 
     async def stop(self) -> None:
+        """Ends, and leaves a checkpoint behind, so that the next start is short."""
         for task in (self._ticker, self._task):
             if task is not None:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
+        if self._saving is not None:
+            await self._saving
+        if self.restored and self._unsaved:
+            await self._save()
 
     async def caught_up(self, offset: int) -> None:
         """Returns once every record before `offset` has been fed and its decisions are durable."""
         async with self._advanced:
-            await self._advanced.wait_for(lambda: self.partition.offset >= offset or self.stopped)
+            await self._advanced.wait_for(lambda: self.done >= offset or self.stopped)
         if self.stopped:
             raise Unavailable(self.stopped, reason="partition_stopped")
 
+    async def skip(self, offset: int, reason: str, by: str) -> None:
+        """The log says durably that this record is passed over, now and in every replay, and the partition goes on. Only where it stopped at it."""
+        async with self._mending:
+            if self.poisoned != offset:
+                stands = "is not stopped at a record" if self.poisoned is None else f"stopped at record {self.poisoned}, not at {offset}"
+                raise Conflict(f"the partition {stands}: only the record that it cannot fold may be skipped", reason="not_poisoned")
+            await self.events.append([("", Skip(offset, reason, by))])
+            log.warning("record skipped", partition=self.number, offset=offset, reason=reason, by=by)
+            await self.stop()
+            self._empty()
+            await self.start()
+        async with self._advanced:
+            self._advanced.notify_all()
+
+    # -- restoring ---------------------------------------------------------------------------------------------------
+
     async def _restore(self) -> None:
-        while before := await self.decisions.read(self.number, len(self.said)):
-            self.said += [s.record.id for s in before]
-        self.place = {id_: offset for offset, id_ in enumerate(self.said)}
-        self.said.reverse()
-        offset = 0
-        while page := await self.events.read(self.number, offset, BATCH):
-            await self._feed(page, restoring=True)
-            offset = page[-1].offset + 1
+        oldest = await self._begin()
+        await self._survey(oldest)
+        while page := await self.events.read(self.number, self.partition.offset, BATCH):
+            await self._feed(page)
         if self.said:
             raise Bug(f"the decisions log holds {self.said[-1]}, which this build does not derive: two builds disagree", reason="decisions_differ")
         self.restored = True
         await self._declare_ready()
-        log.info("restored", partition=self.number, offset=self.partition.offset)
+        log.info("restored", partition=self.number, offset=self.partition.offset, replayed=self._unsaved)
+
+    async def _begin(self) -> int:
+        """The state is that of the newest checkpoint that can be gone on from, or empty where the log has its beginning; returns the log's first offset."""
+        first = await self.events.read(self.number, 0, 1)
+        oldest = first[0].offset if first else 0
+        found = await self._usable(first[0] if first else None)
+        if found is not None:
+            await self._take(*found)
+        elif oldest > 0:
+            raise Misconfigured(
+                f"the log begins at record {oldest}, and no valid checkpoint covers what came before it: restore the whole log, or a checkpoint, from a backup"
+            )
+        done = len(self.place)
+        while before := await self.decisions.read(self.number, len(self.place), BATCH):
+            self.place |= {s.record.id: s.offset for s in before}
+        self.said = list(self.place)[done:][::-1]
+        return oldest
+
+    async def _usable(self, first: Stamped[Record] | None) -> tuple[Checkpoint, Partition] | None:
+        """The newest checkpoint that can be gone on from, and its state."""
+        if self.checkpoints is None:
+            return None
+        every = self.checkpoints.valid(self.number)
+        while (found := await asyncio.to_thread(next, every, None)) is not None:
+            if isinstance(found, Kept):
+                self._pass_over(found.offset, found.why)
+            elif why := await self._unfit(found, first):
+                self._pass_over(found.header.offset, why)
+            else:
+                try:
+                    return found, await asyncio.to_thread(state.load, found.plain, found.arrays, self.guards)
+                except Exception as error:  # whatever it is, the log can still say all of it
+                    self._pass_over(found.header.offset, f"{type(error).__name__}: {error}")
+        return None
+
+    def _pass_over(self, offset: int, why: str) -> None:
+        self.metrics.checkpoints.labels("passed_over").inc()
+        log.warning("checkpoint passed over", partition=self.number, offset=offset, why=why)
+
+    async def _unfit(self, found: Checkpoint, first: Stamped[Record] | None) -> str:
+        """Why this checkpoint cannot be gone on from, "" where it can. Raises Misconfigured where it shows that the log is not the one it was."""
+        header, skipped = found.header, frozenset(found.plain["skipped"])
+        oldest = first.offset if first else 0
+        if header.offset < oldest:
+            return f"the log begins at record {oldest}, after it"
+        if header.offset > oldest:
+            last = await self.events.read(self.number, header.offset - 1, 1)
+            if not last or last[0].offset != header.offset - 1:
+                raise Misconfigured(
+                    f"the log ends before record {header.offset - 1}, which a checkpoint has folded: records are missing; restore the log from a backup, "
+                    "or, where the loss is known and accepted, move the folder of checkpoints and decisions.db away"
+                )
+            if mark(last[0], skipped) != header.last or (oldest == 0 and mark(first, skipped) != header.first):
+                raise Misconfigured(
+                    f"the log is not the one that the checkpoint at record {header.offset} was taken of: it was recreated or replaced; restore the log that "
+                    "belongs to this folder, or begin in another one with TRIMTAB_DATA"
+                )
+        if header.decisions and not await self.decisions.read(self.number, header.decisions - 1, 1):
+            return f"the decisions log holds less than the {header.decisions} decisions that were made before it"
+        return ""
+
+    async def _take(self, found: Checkpoint, partition: Partition) -> None:
+        said, arrays, self.partition, self.done = found.plain, found.arrays, partition, partition.offset
+        ids = arrays.pop("said").tobytes().hex()
+        self.place = {ids[i : i + 2 * ID]: i // (2 * ID) for i in range(0, len(ids), 2 * ID)}
+        words, known = said["ending_words"], list(self.place)
+        self.endings = {known[n]: Ending(words[status], at, words[why], words[by]) for n, status, at, why, by in arrays.pop("endings").tolist()}
+        self.activations = said["activations"]
+        self.metrics.saved.labels(str(self.number)).set(found.header.offset)
+        log.info("checkpoint loaded", partition=self.number, offset=found.header.offset)
+        if self.on_activation is None or self.followed is None:
+            return
+        followed = await self.followed()
+        for offset in [o for o in self.activations if o > followed]:  # the database is older than the checkpoint
+            for stamped in await self.events.read(self.number, offset, 1):
+                if isinstance(stamped.record, Activation) and stamped.offset == offset:
+                    await self.on_activation(stamped.record, offset, stamped.stamp)
+
+    async def _survey(self, oldest: int) -> None:
+        """What the rest of the log will ask for is known before it is fed: which records it skips, and what its activations read."""
+        skips, activations, offset = set(self.partition.skipped), [], self.partition.offset
+        while page := await self.events.read(self.number, offset, BATCH):
+            skips |= {s.record.offset for s in page if isinstance(s.record, Skip)}
+            activations += [s for s in page if isinstance(s.record, Activation)]
+            offset = page[-1].offset + 1
+            await asyncio.sleep(0)
+        skipped, demand = frozenset(skips), self.partition.demand
+        for stamped in activations:
+            if stamped.offset not in skipped:
+                with suppress(Exception):  # one that cannot be read is met again when it is fed, and named
+                    demand = Partition(self.guards, demand).lacks(stamped.record) or demand
+        if demand != self.partition.demand and oldest == 0:
+            self.partition, self.done = Partition(self.guards, demand), 0
+            self.said, self.activations = list(self.place)[::-1], []
+        self.partition.skipped = skipped
+
+    async def _rebuild(self, demand: Demand, until: int) -> None:
+        """The state as if the wider demand had always been there: a rule activated today reads the days that the log holds."""
+        wider = Partition(self.guards, demand, self.partition.skipped)
+        while wider.offset < until:
+            page = await self.events.read(self.number, wider.offset, min(BATCH, until - wider.offset))
+            if page[0].offset > wider.offset:
+                raise Poisonous(until, f"it reads what was not kept, and the log that would say it begins at record {page[0].offset}")
+            for at in range(0, len(page), self._stride):
+                wider.step(page[at : at + self._stride])
+                await asyncio.sleep(0)
+        if wider.offset == 0:
+            wider.offset = until
+        self.partition = wider
+
+    # -- following ---------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
         try:
             async for page in self.events.follow(self.number, self.partition.offset):
-                await self._feed(page, restoring=False)
+                await self._feed(page)
                 await self._declare_ready()
                 async with self._advanced:
                     self._advanced.notify_all()
+                self._save_when_due()
+        except Poisonous as poison:
+            await self._halt_at(poison)
         except Exception as error:  # the edge of the loop: what stopped it is said, and nobody is answered on its behalf
             await self._halt(f"{type(error).__name__}: {error}")
             log.exception("partition stopped", partition=self.number)
+
+    async def _halt_at(self, poison: Poisonous) -> None:
+        self.poisoned = poison.offset
+        way = f"`trimtab partition skip {poison.offset} --reason ...` goes on without it"
+        await self._halt(f"poisoned: record {poison.offset} cannot be folded: {poison.why}; {way}")
+        log.error("partition stopped", partition=self.number, offset=poison.offset, why=poison.why, exc_info=poison.__cause__)
 
     async def _halt(self, why: str) -> None:
         self.stopped = why
@@ -108,49 +299,143 @@ class Worker:
         async with self._advanced:
             self._advanced.notify_all()
 
-    async def _feed(self, page: Sequence[Stamped[Record]], restoring: bool) -> None:
+    async def _feed(self, page: Sequence[Stamped[Record]]) -> None:
+        """Every record of the page is folded and its decisions are durable. Fed at once are as many as one can go on without anyone's noticing."""
         ahead = max(s.stamp for s in page) - self.clock.now()
         if ahead > SKEW:
             raise Unavailable(f"a record is stamped {ahead / 1e6:.0f} s ahead of this machine's clock: check both clocks", reason="clock_skew")
-        for stamped in page:
-            if (demand := self.partition.lacks(stamped.record)) is not None:
-                await self._rebuild(demand, stamped.offset)
-            with self.metrics.step.time():
-                decided = self.partition.step([stamped])
-            await self._say(decided)
-            await self._note(stamped)
-            if len(page) > 1:
+        at = 0
+        while at < len(page):
+            if (demand := self._lacks(page[at])) is not None:
+                await self._rebuild(demand, page[at].offset)
+            end = next((i for i in range(at + 1, len(page)) if i - at >= self._stride or self._is_particular(page[i])), len(page))
+            fed, at = page[at:end], end
+            await self._say(await self._step(fed))
+            for stamped in fed:
+                await self._note(stamped)
+            self.done, self._unsaved = fed[-1].offset + 1, self._unsaved + len(fed)
+            if at < len(page):
                 await asyncio.sleep(0)
         self.metrics.records.labels(str(self.number)).inc(len(page))
         self.metrics.time.labels(str(self.number)).set(self.partition.now / 1e6)
         self.metrics.delay.labels(str(self.number)).set((self.clock.now() - self.partition.now) / 1e6)
 
+    def _is_particular(self, stamped: Stamped[Record]) -> bool:
+        """Whether something has to be looked at before this record is fed."""
+        return isinstance(stamped.record, Activation | Poisoned)
+
+    def _lacks(self, stamped: Stamped[Record]) -> Demand | None:
+        record = stamped.record
+        if stamped.offset in self.partition.skipped:
+            return None
+        if isinstance(record, Poisoned):
+            raise Poisonous(stamped.offset, record.why)
+        try:
+            return self.partition.lacks(record)
+        except Exception as error:
+            raise Poisonous(stamped.offset, f"{type(error).__name__}: {error}") from error
+
+    async def _step(self, fed: Sequence[Stamped[Record]]) -> list[Decision]:
+        begun = time.perf_counter()
+        try:
+            decided = self.partition.step(fed)
+        except Exception as error:
+            raise await self._culprit(fed, error) from error
+        took = time.perf_counter() - begun
+        self.metrics.step.observe(took)
+        if took > LONG:
+            self._stride = max(1, self._stride // 2)
+        elif took < SHORT and len(fed) >= self._stride:
+            self._stride = min(MOST, self._stride * 2)
+        return decided
+
+    async def _culprit(self, fed: Sequence[Stamped[Record]], error: Exception) -> Exception:
+        """Which of these records it is that the core raises on, found by feeding them one by one to the state before them."""
+        why = f"{type(error).__name__}: {error}"
+        if len(fed) == 1:
+            return Poisonous(fed[0].offset, why)
+        before = await self._before(fed[0].offset)
+        for stamped in fed:
+            try:
+                before.step([stamped])
+            except Exception:
+                return Poisonous(stamped.offset, why)
+            await asyncio.sleep(0)
+        return error
+
+    async def _before(self, until: int) -> Partition:
+        """The state before a record, made again; it may be narrower than what was kept."""
+        first = await self.events.read(self.number, 0, 1)
+        found = await self._usable(first[0] if first else None)
+        before = found[1] if found is not None and found[1].offset <= until else Partition(self.guards, self.partition.demand)
+        before.skipped = self.partition.skipped
+        while before.offset < until:
+            for stamped in await self.events.read(self.number, before.offset, min(BATCH, until - before.offset)):
+                before.step([stamped])
+            await asyncio.sleep(0)
+        return before
+
     async def _note(self, stamped: Stamped[Record]) -> None:
         """What people ask about beside the core's state: how decisions ended, and which version is what."""
         record = stamped.record
+        if stamped.offset in self.partition.skipped:
+            return
         if isinstance(record, Outcome) and record.status in TERMINAL and record.decision_id not in self.endings:
             self.endings[record.decision_id] = Ending(record.status, stamped.stamp, record.reason, record.by)
         if isinstance(record, Ready):
             self.declared.discard((record.workspace, record.version))  # a version may be activated again, after a roll-back
-        if isinstance(record, Activation) and self.on_activation is not None:
-            await self.on_activation(record, stamped.offset, stamped.stamp)
+        if isinstance(record, Activation):
+            self.activations.append(stamped.offset)
+            if self.on_activation is not None:
+                await self.on_activation(record, stamped.offset, stamped.stamp)
+
+    # -- checkpoints -------------------------------------------------------------------------------------------------
+
+    def _save_when_due(self) -> None:
+        elapsed = asyncio.get_running_loop().time() - self._saved_at
+        due = self._unsaved >= self.often.records or (self._unsaved > 0 and elapsed >= self.often.seconds)
+        if self.checkpoints is not None and due and (self._saving is None or self._saving.done()):
+            self._saving = asyncio.create_task(self._save(), name=f"checkpoint-{self.number}")
+
+    async def _save(self) -> None:
+        """A checkpoint of the state as it is now is on the disk, or why it is not has been said; meanwhile the engine goes on."""
+        if self.checkpoints is None or self.stopped or self.done != self.partition.offset or self.said:
+            return
+        plain, pieces = state.dump(self.partition)
+        offset, decided, engine_time = self.partition.offset, len(self.place), self.partition.now
+        pieces |= self._bookkeeping(plain)
+        self._unsaved, self._saved_at = 0, asyncio.get_running_loop().time()
+        try:
+            first, last = [next(iter(await self.events.read(self.number, at, 1)), None) for at in (0, max(0, offset - 1))]
+            marks = [mark(s, frozenset(plain["skipped"])) for s in (first, last)]
+            header = Header(self.number, offset, decided, engine_time, marks[0], marks[1] if offset else "", self.clock.now())
+            await asyncio.to_thread(self.checkpoints.write, header, plain, pieces)
+        except (OSError, Unavailable) as error:
+            self.metrics.checkpoints.labels("failed").inc()
+            log.warning("checkpoint not written", partition=self.number, offset=offset, why=str(error))
+            return
+        self.metrics.checkpoints.labels("written").inc()
+        self.metrics.saved.labels(str(self.number)).set(offset)
+        log.info("checkpoint written", partition=self.number, offset=offset)
+
+    def _bookkeeping(self, plain: dict[str, Any]) -> state.Pieces:
+        """What else a start would have to read both logs for from their beginnings: every decision's id, and how those that ended did."""
+        words: dict[str, int] = {}
+        rows = []
+        for decision_id, ending in self.endings.items():
+            if (number := self.place.get(decision_id)) is not None:
+                status, why, by = (words.setdefault(w, len(words)) for w in (ending.status, ending.reason, ending.by))
+                rows.append((number, status, ending.at, why, by))
+        plain["ending_words"], plain["activations"] = list(words), list(self.activations)
+        ids = np.frombuffer(bytes.fromhex("".join(self.place)), np.uint8).reshape(-1, ID)
+        return {"said": [ids], "endings": [np.array(rows, np.int64).reshape(-1, 5)]}
+
+    # -- deciding ----------------------------------------------------------------------------------------------------
 
     async def decision(self, decision_id: str) -> Decision | None:
         """A decision of this partition, or None."""
         offset = self.place.get(decision_id)
         return None if offset is None else (await self.decisions.read(self.number, offset, 1))[0].record
-
-    async def _rebuild(self, demand: Demand, until: int) -> None:
-        """The state as if the wider demand had always been there: a rule activated today reads the days that the log holds."""
-        wider = Partition(self.guards, demand)
-        while wider.offset < until:
-            page = await self.events.read(self.number, wider.offset, min(BATCH, until - wider.offset))
-            for stamped in page:
-                wider.step([stamped])
-                await asyncio.sleep(0)
-        if wider.offset == 0:
-            wider.offset = until
-        self.partition = wider
 
     async def _say(self, decided: list[Decision]) -> None:
         """Appends what is new; what the log already holds must be what was derived again."""

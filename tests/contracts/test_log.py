@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from services.kernel.columns import batch, merge, split
 from services.kernel.errors import Misconfigured, Unavailable
 from services.kernel.event import Event
 from services.kernel.ports import Log
-from services.kernel.record import EventBatch, Ready, Record, Tick
+from services.kernel.record import EventBatch, Poisoned, Ready, Record, Tick
 from tests.contracts.test_proto import batches
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +166,21 @@ def said(b: EventBatch) -> list[tuple[object, ...]]:
         plain = (b.paths[b.entity[i]], b.sources[b.source[i]], b.kinds[b.kind[i]], int(b.occurred_at[i]), int(b.as_of[i]))
         out.append((*b.event_id[i].tolist(), *b.row_id[i].tolist(), *plain, int(b.interval_start[i]), int(b.interval_end[i]), amounts, told))
     return out
+
+
+@pytest.mark.parametrize("damaged", [b"", b"\xff\xff\xff", EVENTS.encode(events("e"))[:-3]], ids=["empty", "nothing of ours", "cut short"])
+async def test_a_record_that_cannot_be_read_hides_none_of_the_others(make: Make, damaged: bytes) -> None:
+    log = make()
+    assert isinstance(log, MemoryLog | SqliteLog)
+    await log.append([("a", Ready("a", "1"))])
+    log.codec = replace(EVENTS, encode=lambda _: damaged)
+    await log.append([("a", Tick())])
+    log.codec = EVENTS
+    await log.append([("a", Ready("a", "2"))])
+    before, poisoned, after = await log.read(0, 0)
+    assert (before.record, after.record) == (Ready("a", "1"), Ready("a", "2"))
+    assert isinstance(poisoned.record, Poisoned) and poisoned.record.why
+    assert [s.offset for s in await log.read(0, 1, 1)] == [1]
 
 
 # -- SQLite alone ---------------------------------------------------------------------------------------------------------

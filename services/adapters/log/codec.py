@@ -26,7 +26,7 @@ def readable(data: bytes) -> Record:
     """The record, or Poisoned: one that cannot be read must not hide the others of its page."""
     try:
         return record.decode(data)
-    except (RejectedInput, ValueError, TypeError, OverflowError, MemoryError) as error:
+    except (RejectedInput, ValueError, TypeError, ArithmeticError, LookupError) as error:
         return Poisoned(str(error))
 
 

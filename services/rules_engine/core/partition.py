@@ -92,8 +92,8 @@ def skips_of(records: Sequence[Stamped[Record]]) -> frozenset[int]:
 
 def demand_of(records: Sequence[Stamped[Record]]) -> Demand:
     """What every activation of a stretch of log asks for."""
-    demand = Demand()
+    demand, skipped = Demand(), skips_of(records)
     for stamped in records:
-        if isinstance(stamped.record, Activation) and stamped.record.state != "retired":
+        if isinstance(stamped.record, Activation) and stamped.record.state != "retired" and stamped.offset not in skipped:
             demand = demand.with_program(stamped.record.program)
     return demand

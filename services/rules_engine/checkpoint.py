@@ -1,0 +1,232 @@
+"""Checkpoints of the engine's state: a file each, complete or not there, newest valid wins.
+
+    trimtab checkpoint 1\\n | size of header | header, JSON | plain state, JSON | columns, one after another | sha-256 of all before
+
+The header says what the file is of, so that listing reads no state: the partition, the next offset, how many decisions the log held then, marks of the
+log's first record and of the last one folded, the build, the form of the state, and every column's name, kind and shape. A file is written under another
+name, flushed with its folder, and renamed; what is damaged, foreign or of another form is passed over, told and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services import VERSION
+from services.kernel.record import EventBatch, Record, Stamped
+from services.rules_engine.core.state import STATE, Pieces
+
+MAGIC = b"trimtab checkpoint 1\n"
+NAME = re.compile(r"([0-9]+)-([0-9]{20})\.checkpoint")
+LARGEST_HEADER = 64 << 20  # bytes: a damaged size must not be believed
+DAY = 86_400_000_000
+CHUNK = 1 << 22
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Unusable(Exception):
+    """This file cannot be gone on from: the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What a checkpoint is of. `at` is the log's clock when it was taken; the marks tell a log that was recreated from the one it was taken of."""
+
+    partition: int
+    offset: int  # the next one to be folded
+    decisions: int  # on the decisions log before that
+    engine_time: int
+    first: str
+    last: str  # "" before the first record
+    at: int
+    state: int = STATE
+    build: str = VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    header: Header
+    plain: dict[str, Any]
+    arrays: Arrays
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A file in the folder; `header` is None where it cannot be read."""
+
+    path: Path
+    partition: int
+    offset: int
+    size: int
+    header: Header | None
+    why: str = ""
+
+
+def mark(stamped: Stamped[Record] | None, skipped: frozenset[int] = frozenset()) -> str:
+    """Enough of a record to know it again, whatever the build that decodes it."""
+    if stamped is None:
+        return ""
+    ids = stamped.record.event_id.tobytes() if isinstance(stamped.record, EventBatch) and stamped.offset not in skipped else b""
+    return hashlib.blake2b(f"{stamped.offset} {stamped.stamp} ".encode() + ids, digest_size=16).hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints of one data folder. The newest `last` of a partition stay, and the newest of each of the last `days` days (by the log's clock)."""
+
+    def __init__(self, folder: Path, last: int = 3, days: int = 7) -> None:
+        self.folder, self.last, self.days = folder, last, days
+
+    def write(self, header: Header, plain: Mapping[str, Any], pieces: Pieces) -> Path:
+        """The checkpoint is on the disk, and what it makes superfluous is gone. Raises OSError, and then nothing is there that was not before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / f"{header.partition}-{header.offset:020d}.checkpoint"
+        begun = final.with_suffix(".begun")
+        try:
+            with begun.open("wb") as file:
+                _write(file, header, plain, pieces)
+                file.flush()
+                os.fsync(file.fileno())
+            begun.replace(final)
+        except OSError:
+            with contextlib.suppress(OSError):
+                begun.unlink()
+            raise
+        flush(self.folder)
+        self._tidy(header.partition)
+        return final
+
+    def every(self, partition: int | None = None) -> list[Kept]:
+        """Newest first, by what their headers say; a file is only named a checkpoint once it is whole."""
+        found = []
+        for path in self.folder.glob("*.checkpoint") if self.folder.is_dir() else ():
+            name = NAME.fullmatch(path.name)
+            if name is None or partition not in (None, int(name[1])):
+                continue
+            size = path.stat().st_size
+            try:
+                with path.open("rb") as file:
+                    header, _ = _head(file, hashlib.sha256(), size)
+                found.append(Kept(path, int(name[1]), int(name[2]), size, header))
+            except (OSError, Unusable) as error:
+                found.append(Kept(path, int(name[1]), int(name[2]), size, None, str(error)))
+        return sorted(found, key=lambda k: (k.partition, -k.offset))
+
+    def valid(self, partition: int) -> Iterator[Checkpoint | Kept]:
+        """Each checkpoint of this form, newest first; in place of one that cannot be used the file with why."""
+        for kept in self.every(partition):
+            try:
+                yield read(kept.path)
+            except (OSError, Unusable) as error:
+                yield Kept(kept.path, kept.partition, kept.offset, kept.size, None, str(error))
+
+    def _tidy(self, partition: int) -> None:
+        kept = [k for k in self.every(partition) if k.header is not None]
+        newest = kept[0].header.at // DAY if kept and kept[0].header else 0
+        stay = {k.path for k in kept[: self.last]}
+        days: set[int] = set()
+        for k in kept:
+            assert k.header is not None
+            day = k.header.at // DAY
+            if day not in days and day > newest - self.days:
+                days.add(day)
+                stay.add(k.path)
+        for k in kept:
+            if k.path not in stay:
+                k.path.unlink(missing_ok=True)
+        for begun in self.folder.glob(f"{partition}-*.begun"):  # left by a process that was killed meanwhile
+            begun.unlink(missing_ok=True)
+
+
+def read(path: Path) -> Checkpoint:
+    """The whole of a checkpoint of this form. Its hash is checked before anything in it is believed. Raises Unusable, or OSError."""
+    verify(path)
+    with path.open("rb") as file:
+        header, columns = _head(file, hashlib.sha256(), path.stat().st_size)
+        if header.state != STATE:
+            raise Unusable(f"it holds a state of form {header.state}; this build knows form {STATE}")
+        arrays: Arrays = {}
+        for name, kind, shape in columns:
+            arrays[name] = np.empty(shape, np.dtype(kind))
+            file.readinto(arrays[name].reshape(-1).view(np.uint8).data)
+    plain = json.loads(arrays.pop("plain").tobytes())
+    return Checkpoint(header, plain, arrays)
+
+
+def verify(path: Path) -> Header:
+    """The header of a file whose hash agrees, whatever form its state is of. Raises Unusable, or OSError."""
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256()
+        header, _ = _head(file, digest, size)
+        rest = size - file.tell() - digest.digest_size
+        while rest > 0:
+            part = file.read(min(CHUNK, rest))
+            if not part:
+                break
+            digest.update(part)
+            rest -= len(part)
+        if file.read() != digest.digest():
+            raise Unusable("its hash does not agree: it is damaged")
+    return header
+
+
+def flush(folder: Path) -> None:
+    """The folder's names are on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write(file: IO[bytes], header: Header, plain: Mapping[str, Any], pieces: Pieces) -> None:
+    text = np.frombuffer(json.dumps(plain, ensure_ascii=True, separators=(",", ":")).encode(), np.uint8)
+    whole: Pieces = {"plain": [text]} | pieces
+    columns = [[name, many[0].dtype.str, _shape(many)] for name, many in whole.items()]
+    head = json.dumps({"header": asdict(header), "columns": columns}).encode()
+    digest = hashlib.sha256()
+    for part in (MAGIC, len(head).to_bytes(8, "little"), head):
+        digest.update(part)
+        file.write(part)
+    for many in whole.values():
+        for array in many:
+            data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            digest.update(data)
+            file.write(data)
+    file.write(digest.digest())
+
+
+def _shape(many: Sequence[NDArray[Any]]) -> list[int]:
+    return [sum(len(a) for a in many), *many[0].shape[1:]]
+
+
+def _head(file: IO[bytes], digest: Any, size: int) -> tuple[Header, list[tuple[str, str, list[int]]]]:
+    begin = file.read(len(MAGIC) + 8)
+    if begin[: len(MAGIC)] != MAGIC or len(begin) < len(MAGIC) + 8:
+        raise Unusable("it is no checkpoint of this format")
+    length = int.from_bytes(begin[len(MAGIC) :], "little")
+    if length > min(LARGEST_HEADER, size):
+        raise Unusable("its header is damaged")
+    head = file.read(length)
+    digest.update(begin + head)
+    try:
+        said = json.loads(head)
+        header = Header(**said["header"])
+        columns = [(str(name), str(kind), [int(n) for n in shape]) for name, kind, shape in said["columns"]]
+        held = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for _, kind, shape in columns)
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise Unusable("its header is damaged") from error
+    if held + len(begin) + length + digest.digest_size != size:
+        raise Unusable("it is not as long as it says")
+    return header, columns
