@@ -118,7 +118,7 @@ def _signed(body: bytes, now: int) -> tuple[tuple[str, str], ...]:
 # -- the two servers -----------------------------------------------------------------------------------------------------
 
 
-async def ingest_app(folder: Path) -> tuple[FastAPI, str]:
+async def ingest_app(folder: Path) -> tuple[Any, str]:
     """(the ingest service alone: log, database, keys, doors; a key)."""
     from prometheus_client import CollectorRegistry
 
@@ -130,7 +130,7 @@ async def ingest_app(folder: Path) -> tuple[FastAPI, str]:
     from services.adapters.log.codec import EVENTS
     from services.adapters.log.sqlite import SqliteLog
     from services.adapters.log.writer import EventWriter
-    from services.ingest.http import router
+    from services.ingest.http import doors
     from services.ingest.intake import Intake
 
     clock, registry = SystemClock(), CollectorRegistry()
@@ -147,8 +147,9 @@ async def ingest_app(folder: Path) -> tuple[FastAPI, str]:
     app = FastAPI()
     problem.install(app)
     intake = Intake(database, writer.append, changes, clock, registry, append_rows=writer.append_rows)
-    app.include_router(router(intake, auth.principal, {"acme": {"sandbox": [SECRET]}}, clock, registry))
-    return app, key
+    routes, front = doors(intake, auth.principal, {"acme": {"sandbox": [SECRET]}}, clock, registry, known=auth.known)
+    app.include_router(routes)
+    return front(app), key
 
 
 def bare_app() -> FastAPI:
@@ -199,7 +200,7 @@ def serve(which: str, cpu: int, folder: str, profile: str = "") -> None:
     if profile:
         import cProfile
 
-        profiler = cProfile.Profile()
+        profiler = cProfile.Profile(time.thread_time)
         profiler.enable()
     uvloop.run(run())
     if profile:

@@ -23,7 +23,7 @@ from services.adapters.log.codec import EVENTS
 from services.adapters.log.sqlite import SqliteLog
 from services.adapters.log.writer import EventWriter
 from services.ingest.core.source import Delivery
-from services.ingest.http import all_sources, router
+from services.ingest.http import all_sources, doors
 from services.ingest.intake import Intake
 from services.kernel.errors import Unavailable
 from services.kernel.ids import event_id
@@ -71,8 +71,10 @@ class World:
         self.intake = Intake(self.database, self.append, self.change, self.clock, self.registry, patience=options.pop("log_patience", 10))
         secrets = {"globex": {"web": [GLOBEX]}, "acme": {"web": [SECRET], "sandbox": [SECRET], "hubspot": ["client-secret"], "generic": [SECRET]}}
         options = {"public_url": "https://t.example"} | options
-        self.app.include_router(router(self.intake, auth.principal, secrets, self.wall, self.registry, **options))
-        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app), base_url="http://t.example")
+        routes, front = doors(self.intake, auth.principal, secrets, self.wall, self.registry, known=auth.known, **options)
+        self.app.include_router(routes)
+        self.front = front(self.app)
+        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.front), base_url="http://t.example")
 
     async def append(self, batch: EventBatch) -> None:
         if "log" in self.fails:
@@ -518,7 +520,7 @@ async def test_a_body_past_the_limit_is_a_413_whether_announced_or_not(tmp_path:
         for _ in range(40):
             yield b" " * 1000
 
-    async with serving(world.app) as http:
+    async with serving(world.front) as http:
         for content in (b" " * 10_001, endless()):
             answer = await http.post("/v1/events", content=content, headers=headers)
             assert told(answer) == (413, "too_large")
@@ -531,7 +533,7 @@ async def test_a_sender_that_is_slow_is_a_408_and_one_that_goes_away_is_forgotte
     await world.start(patience=0.2)
     fields = ("host: t", f"authorization: Bearer {world.keys['source']}", "content-type: application/json", "content-length: 100")
     head = "\r\n".join(("POST /v1/events HTTP/1.1", *fields, "", ""))
-    async with serving(world.app) as http, asyncio.timeout(20):
+    async with serving(world.front) as http, asyncio.timeout(20):
         for goes_away in (True, False):
             reader, writer = await asyncio.open_connection("127.0.0.1", http.base_url.port)
             writer.write(head.encode() + b"{")

@@ -130,11 +130,16 @@ class Auth:
             return await self._by_session(cookie)
         raise Unauthorized("a key or a login is needed")
 
+    def known(self, authorization: str) -> Principal | None:
+        """Whose the header's key is, if it was found valid a moment ago; None says nothing, `principal` must ask."""
+        known, now = self._known.get(authorization.removeprefix("Bearer ")), self.clock.now()
+        return known[0] if known is not None and known[1] - KNOWN_FOR <= now < known[1] else None
+
     async def _by_key(self, credential: str) -> Principal:
         """Whose key it is; one found to be valid is believed for a moment, so that a sender of many requests is looked up once a second."""
-        known, now = self._known.get(credential), self.clock.now()
-        if known is not None and known[1] - KNOWN_FOR <= now < known[1]:
-            return known[0]
+        if (known := self.known(f"Bearer {credential}")) is not None:
+            return known
+        now = self.clock.now()
         if credential not in self._asking:  # of many requests at once one asks
             self._asking[credential] = asyncio.ensure_future(self._ask(credential, now))
         return await asyncio.shield(self._asking[credential])

@@ -236,7 +236,7 @@ def _alike(written: list[str]) -> list[int] | None:
     if len(text) != n * size or text.count("Z") != n:
         return None
     rows = np.frombuffer(text.encode(), np.uint8).reshape(n, size)
-    digits = rows[:, _DIGITS[: size - 18 if size > 20 else 2]] - 48
+    digits = rows[:, _DIGITS[: size - 19 if size > 20 else 2]] - 48
     if digits.max() > 9 or digits[:, 0].max() > 5:
         return None
     if (rows[:, 16] != 0x3A).any() or (rows[:, size - 1] != 0x5A).any() or (size > 20 and (rows[:, 19] != 0x2E).any()):
