@@ -394,7 +394,7 @@ PLANTS = (
         actions("execute"),
         "if lease.steps and not has_begun and self.clock.now() > lease.valid_until:",
         "if False:",
-        (ACTIONS + "test_a_decision_that_grew_stale_in_the_queue_moves_nothing",),
+        (ACTIONS + "test_a_decision_whose_time_ends_between_reading_and_writing_moves_nothing",),
     ),
     Plant(
         "a decision that arrives stale is executed",

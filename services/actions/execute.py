@@ -205,8 +205,9 @@ class Execution:
         answered = replace(draft, answer=answer.kind, detail=answer.detail[:500])
         if answer.kind == "refused":
             answered = replace(answered, status=FAILED, reason="refused")
-            await self._save(lease, answered)
-            return True
+            again = 0 if move.role == APPLY else self.pace.again << self.pace.looks
+            await self._save(lease, answered, wait=again)
+            return not again
         return await self._look(lease, answered)
 
     async def _look(self, lease: Lease, attempt: Attempt) -> bool:

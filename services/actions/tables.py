@@ -86,7 +86,7 @@ attempts = Table(  # one row per call, committed before the call; the unique key
     metadata,
     Column("decision_id", String(32), primary_key=True),
     Column("step", Integer, primary_key=True),
-    Column("role", String(16), primary_key=True),  # apply | restore
+    Column("role", String(16), primary_key=True),  # apply | restore | restore 2 | restore 3
     Column("workspace", String(128), nullable=False),
     Column("path", Text, nullable=False),
     Column("attribute", String(64), nullable=False),

@@ -2,11 +2,14 @@
 
 import pytest
 
-from services.actions.core.progress import APPLY, RESTORE, Attempt, Change, Done, Effect, Settle, next_move, settle
+from services.actions.core.progress import APPLY, RESTORES, Attempt, Change, Done, Effect, Settle, next_move, settle
 from services.actions.executors.contract import Step
 
 A = Step("p/a", "daily_budget", 80, 68)
 B = Step("p/b", "daily_budget", 80, 92)
+
+
+RESTORE = RESTORES[0]
 
 
 def tried(index: int, role: str, observed: int, desired: int, status: str, reason: str = "", answer: str = "accepted") -> Attempt:
@@ -43,8 +46,24 @@ def test_a_first_step_that_failed_leaves_nothing_to_restore() -> None:
     assert next_move((A, B), (failed,)) == Done("failed", "precondition", (Effect("p/a", "daily_budget", "failed", "precondition", 68),))
 
 
+@pytest.mark.parametrize("reason", ["refused", "not_applied", "unreachable"])
+def test_a_restore_that_is_known_to_have_done_nothing_is_tried_again_twice(reason: str) -> None:
+    tries = [tried(0, role, 68, 80, "failed", reason) for role in RESTORES]
+    assert next_move((A, B), (APPLIED, REFUSED, *tries[:1])) == Change(0, "restore 2", Step("p/a", "daily_budget", 68, 80))
+    assert next_move((A, B), (APPLIED, REFUSED, *tries[:2])) == Change(0, "restore 3", Step("p/a", "daily_budget", 68, 80))
+    done = next_move((A, B), (APPLIED, REFUSED, *tries[:2], tried(0, "restore 3", 68, 80, "verified")))
+    assert isinstance(done, Done) and (done.status, done.effects[-1]) == ("failed", Effect("p/a", "daily_budget", "verified", "restored", 80))
+    assert isinstance(half := next_move((A, B), (APPLIED, REFUSED, *tries)), Done) and half.reason == "half_done"
+
+
+@pytest.mark.parametrize(("status", "reason"), [("failed", "precondition"), ("unknown", "not_seen"), ("unknown", "changed_meanwhile")])
+def test_a_restore_that_somebody_else_met_or_that_may_be_there_is_not_tried_again(status: str, reason: str) -> None:
+    done = next_move((A, B), (APPLIED, REFUSED, tried(0, RESTORE, 68, 80, status, reason)))
+    assert isinstance(done, Done) and done.reason == "half_done"
+
+
 def test_a_restore_that_failed_is_said_to_be_half_done_with_what_is_really_there() -> None:
-    done = next_move((A, B), (APPLIED, REFUSED, tried(0, RESTORE, 68, 80, "failed", "refused")))
+    done = next_move((A, B), (APPLIED, REFUSED, tried(0, RESTORE, 68, 80, "failed", "precondition")))
     assert isinstance(done, Done) and (done.status, done.reason) == ("unknown", "half_done")
     assert Effect("p/a", "daily_budget", "verified", "", 68) in done.effects
 

@@ -77,7 +77,7 @@ async def test_what_the_switch_outlasts_is_held_and_decided_anew(tmp_path: Path)
 
 
 @pytest.mark.parametrize(("reason", "settings"), [("actions_held", {"actions": "hold"}), ("no_executor", {"sandbox_url": ""})])
-async def test_what_an_installation_may_not_do_waits_for_one_that_may(tmp_path: Path, reason: str, settings: dict[str, str]) -> None:
+async def test_what_an_installation_may_not_do_waits_for_one_that_may(tmp_path: Path, reason: str, settings: dict[str, Any]) -> None:
     async with running(tmp_path, **settings) as r:
         await weak(r)
         [parked] = await r.decisions(1, status="parked")

@@ -148,6 +148,19 @@ async def test_a_decision_that_grew_stale_in_the_queue_moves_nothing(w: World) -
     assert (await status(w, d.id), w.platform.journal) == (("held", "stale"), [])
 
 
+async def test_a_decision_whose_time_ends_between_reading_and_writing_moves_nothing(w: World) -> None:
+    class Slow(Platform):
+        async def read(self, step):  # type: ignore[no-untyped-def]
+            w.clock.move(16 * MINUTE)
+            return await super().read(step)
+
+    w.platform.__class__ = Slow
+    d = a_decision()
+    await w.decide(d)
+    await w.service.step()
+    assert (await status(w, d.id), w.platform.keys) == (("held", "stale"), [])
+
+
 async def test_a_held_installation_holds(tmp_path: Path) -> None:
     async with world(tmp_path, Rules(hold=True)) as w:
         d = a_decision()
@@ -278,12 +291,23 @@ async def test_a_shift_whose_second_step_fails_restores_the_first_and_says_so(w:
 
 
 async def test_a_shift_whose_restore_fails_says_what_is_really_there(w: World) -> None:
-    w.platform.moods.extend(["ok", "refused", "refused"])
+    w.platform.moods.extend(["ok", *["refused"] * 4])
     d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
     await w.decide(d)
     await w.settle()
     assert await status(w, d.id) == ("unknown", "half_done")
-    assert ("verified", AD, "68000000", "") in w.told()
+    assert w.told() == [("unknown", d.path, "", "half_done"), ("verified", AD, "68000000", ""), ("failed", OTHER, "", "refused")]
+
+
+async def test_a_restore_that_was_refused_is_tried_again_later(w: World) -> None:
+    w.platform.moods.extend(["ok", "refused", "refused"])
+    d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
+    await w.decide(d)
+    await w.service.step()
+    assert w.platform.objects[AD, "daily_budget"] == 68 * EUR
+    await w.settle()
+    assert w.platform.objects[AD, "daily_budget"] == w.platform.objects[OTHER, "daily_budget"] == 80 * EUR
+    assert (await status(w, d.id), len(set(w.platform.keys))) == (("failed", "refused"), 4)
 
 
 async def test_an_approved_escalation_is_executed(w: World) -> None:

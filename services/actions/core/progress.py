@@ -2,7 +2,7 @@
 
 apply 0 -> apply 1 -> ... -> done (verified)
              |
-             a definite failure: restore what was applied, last first -> done (failed)
+             a definite failure: restore what was applied, last first -> done (failed); a restore that is known to have done nothing is tried again
              not known: leave all as it is -> done (unknown); restoring could add a change to one that is there after all
 """
 
@@ -14,7 +14,9 @@ from typing import TypeAlias
 from services.actions.executors.contract import Observed, Step, Value
 
 VERIFIED, FAILED, UNKNOWN = "verified", "failed", "unknown"
-APPLY, RESTORE = "apply", "restore"
+APPLY = "apply"
+RESTORES = ("restore", "restore 2", "restore 3")  # an absolute value may be set again where it is known not to be there: a half is worse
+NOTHING_DONE = ("refused", "not_applied", "unreachable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +24,7 @@ class Attempt:
     """One call: committed before it was made, so a row with an empty answer may or may not have been sent."""
 
     step: int
-    role: str  # apply | restore
+    role: str  # apply | restore | restore 2 | restore 3
     path: str
     attribute: str
     observed: Value | None  # what the platform said just before
@@ -98,22 +100,37 @@ def _restore(steps: tuple[Step, ...], by: dict[tuple[int, str], Attempt], failed
         applied = by[index, APPLY]
         if applied.answer == "unsent":  # it was as desired before we came: there is nothing of ours to take back
             continue
-        restored = by.get((index, RESTORE))
-        if restored is None and applied.observed is not None:
-            return Change(index, RESTORE, Step(applied.path, applied.attribute, applied.desired, applied.observed))
+        restored = _restored(by, index)
         if restored is not None and not restored.status:
             return Settle(restored)
         if restored is not None and restored.status == VERIFIED:
             continue
-        return _done(steps, by, UNKNOWN, "half_done")
+        role = _next_restore(restored)
+        if role is None or applied.observed is None:
+            return _done(steps, by, UNKNOWN, "half_done")
+        return Change(index, role, Step(applied.path, applied.attribute, applied.desired, applied.observed))
     return _done(steps, by, FAILED, reason)
+
+
+def _restored(by: dict[tuple[int, str], Attempt], index: int) -> Attempt | None:
+    """The last attempt to restore the step."""
+    return next((by[index, role] for role in reversed(RESTORES) if (index, role) in by), None)
+
+
+def _next_restore(last: Attempt | None) -> str | None:
+    """None where it has been tried often enough, or may have been done."""
+    if last is None:
+        return RESTORES[0]
+    if last.status != FAILED or last.reason not in NOTHING_DONE or last.role == RESTORES[-1]:
+        return None
+    return RESTORES[RESTORES.index(last.role) + 1]
 
 
 def _done(steps: tuple[Step, ...], by: dict[tuple[int, str], Attempt], status: str, reason: str) -> Done:
     """The effects carry, for each step tried, what is there now; the one that names the decision's own status comes first."""
     effects = []
     for index in range(len(steps)):
-        applied, restored = by.get((index, APPLY)), by.get((index, RESTORE))
+        applied, restored = by.get((index, APPLY)), _restored(by, index)
         if applied is None:
             continue
         if restored is None or restored.status == FAILED:
