@@ -14,7 +14,9 @@ import json
 import os
 import shutil
 import sqlite3
+import zlib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
@@ -121,15 +123,11 @@ def checked(folder: Path) -> Copied:
     for name in DATABASES:
         if not (folder / name).exists():
             raise Misconfigured(f"{folder} lacks {name}")
-        with contextlib.closing(reading(folder / name)) as file:
-            try:
-                faults = [text for (text,) in file.execute("PRAGMA integrity_check(1)") if text != "ok"]
-                if not faults and name != "trimtab.db":
-                    ends[name] = int(file.execute("SELECT coalesce(max(number), -1) + 1 FROM records WHERE partition = 0").fetchone()[0])
-            except sqlite3.DatabaseError as error:
-                faults = [str(error)]
-        if faults:
+        if faults := faults_of(folder / name):
             raise Misconfigured(f"{folder / name} is damaged: {faults[0]}; take another backup")
+        if name != "trimtab.db":
+            with contextlib.closing(reading(folder / name)) as file:
+                (ends[name],) = file.execute("SELECT coalesce(max(number), -1) + 1 FROM records WHERE partition = 0").fetchone()
     checkpoints = 0
     for path in sorted((folder / CHECKPOINTS).glob("*.checkpoint")):
         try:
@@ -140,6 +138,20 @@ def checked(folder: Path) -> Copied:
             raise Misconfigured(f"{folder} holds a checkpoint of {header.offset} records, and its log ends at {ends['events.db']}: take another backup")
         checkpoints += 1
     return Copied(ends["events.db"], ends["decisions.db"], checkpoints)
+
+
+def faults_of(path: Path) -> list[str]:
+    """What is damaged in a database of a data folder, the first few: its pages, and of a log the records whose checksums do not agree."""
+    try:
+        with contextlib.closing(reading(path)) as file:
+            faults = [" ".join(text.split()) for (text,) in file.execute("PRAGMA integrity_check(3)") if text != "ok"]
+            if not faults and file.execute("SELECT 1 FROM pragma_table_info('records') WHERE name = 'crc'").fetchone():
+                records = file.execute("SELECT number, data, crc FROM records WHERE crc IS NOT NULL")
+                damaged = (f"the checksum of record {number} does not agree" for number, data, crc in records if zlib.crc32(data) != crc)
+                faults = list(islice(damaged, 3))
+    except sqlite3.DatabaseError as error:
+        return [str(error)]
+    return faults
 
 
 def _empty_folder(folder: Path) -> None:

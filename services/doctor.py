@@ -24,7 +24,7 @@ from services.adapters.clock import SystemClock
 from services.adapters.db.migrate import MIGRATIONS
 from services.adapters.log.codec import EVENTS
 from services.adapters.settings import Settings, from_environment
-from services.backup import CHECKPOINTS, DATABASES, SECRETS, UNFINISHED, reading
+from services.backup import CHECKPOINTS, DATABASES, SECRETS, UNFINISHED, faults_of, reading
 from services.kernel.errors import Misconfigured
 from services.kernel.record import Clock, Stamped
 from services.rules_engine.checkpoint import Checkpoints, Header, Unusable, mark
@@ -146,15 +146,12 @@ def files(settings: Settings) -> Iterator[Line]:
             again = "start: it is derived again" if name == "decisions.db" else mend
             yield Line(WARN if name == "decisions.db" else FAIL, name, "it is not there", again)
             continue
-        try:
-            with contextlib.closing(reading(path)) as file:
-                [*faults] = [text for (text,) in file.execute("PRAGMA integrity_check(3)") if text != "ok"]
-                (mode,) = file.execute("PRAGMA journal_mode").fetchone()
-        except sqlite3.DatabaseError as error:
-            faults, mode = [str(error)], "wal"
-        if faults:
-            yield Line(FAIL, name, f"damaged: {'; '.join(' '.join(f.split()) for f in faults)}", mend)
-        elif mode != "wal":
+        if faults := faults_of(path):
+            yield Line(FAIL, name, f"damaged: {'; '.join(faults)}", mend)
+            continue
+        with contextlib.closing(reading(path)) as file:
+            (mode,) = file.execute("PRAGMA journal_mode").fetchone()
+        if mode != "wal":
             yield Line(WARN, name, f"journal mode {mode}", "a start sets it to wal; on a network share that is refused: use a local disk")
         else:
             yield Line(OK, name, f"whole, {path.stat().st_size / (1 << 20):.1f} MB")
