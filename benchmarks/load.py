@@ -117,9 +117,8 @@ async def closed_loop(port: int, requests: Sequence[bytes], seconds: float, conn
     return load.measured, load.at
 
 
-async def open_loop(port: int, requests: Sequence[bytes], rate: float, connections: int = 64) -> Measured:
-    """Each request once, `rate` of them a second, whatever the server does."""
-    loop = asyncio.get_running_loop()
+async def open_loop(port: int, requests: Sequence[bytes], rate: float, connections: int = 64) -> tuple[Measured, float]:
+    """Each request once, `rate` of them a second, whatever the server does; (what was measured, when the first was due)."""
     load = _Load(requests, float("inf"))
     load.closed = False
     load.free.extend(await _connect(load, port, connections))
@@ -138,11 +137,11 @@ async def open_loop(port: int, requests: Sequence[bytes], rate: float, connectio
         else:
             load.waiting.append((data, due))
     load.until = 0.0
-    load.finish(loop.time())
+    load.finish(time.perf_counter())
     await load.over
     load.measured.seconds = time.perf_counter() - began
     _part(load, made)
-    return load.measured
+    return load.measured, began
 
 
 async def _connect(load: _Load, port: int, connections: int) -> list[_Connection]:

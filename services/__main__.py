@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from services import VERSION, people
+from services import VERSION, people, upkeep
 from services.adapters.settings import Settings, from_environment
 from services.client import Client, Refused, client
 from services.kernel.errors import Misconfigured, RejectedInput, TrimtabError
@@ -28,6 +28,7 @@ File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True
 
 
 people.install(app)
+upkeep.install(app)
 
 
 def show_version(wanted: bool) -> None:

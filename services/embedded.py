@@ -40,6 +40,7 @@ from services.adapters.log.lock import FolderLock
 from services.adapters.log.sqlite import SqliteLog
 from services.adapters.log.writer import EventWriter
 from services.adapters.settings import Settings
+from services.backup import restored_at
 from services.ingest.files import ingest_files, new_context, to_intake
 from services.ingest.intake import Intake
 from services.kernel.errors import Forbidden, Misconfigured, RejectedInput
@@ -77,6 +78,7 @@ class Embedded:
         folder = self.settings.data
         lock = FolderLock(folder)
         self._cleanup.callback(lock.release)
+        self._restored_at = restored_at(folder)
         self.events = SqliteLog(folder / "events.db", EVENTS, self.clock)
         self._cleanup.push_async_callback(self.events.close)
         self.decisions = SqliteLog(folder / "decisions.db", DECISIONS, self.clock)
@@ -132,7 +134,7 @@ class Embedded:
             sandbox = self.settings.sandbox_url
             practice = [SandboxPlatform(sandbox, self.settings.sandbox_token)] if sandbox else []
             executors = [*practice, *connect(self.settings.executors)]
-        rules = Rules(hold=self.settings.actions == "hold")
+        rules = Rules(hold=self.settings.actions == "hold", stale_before=self._restored_at)
         self.actions = ActionsService(self.database, self.decisions, self.events, executors, self.clock, self.registry, rules, self.wall)
         await self.actions.start()
         self._cleanup.push_async_callback(self.actions.stop)

@@ -51,7 +51,7 @@ def actions(name: str) -> str:
 ENGINE, FACTS, TRUTH, ADMISSION = (f"tests/core/test_{name}.py::" for name in ("engine", "facts", "truth", "admission"))
 DETERMINISM, SOURCES, POLICY = (f"tests/core/test_{name}.py::" for name in ("determinism", "sources", "policy"))
 ACTIONS, CRASH, LEDGER, WORKER = (f"tests/shell/test_{name}.py::" for name in ("actions", "actions_crash", "ledger", "worker"))
-PARKING = "tests/shell/test_parking.py::"
+PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
 EXECUTORS, LOG = (f"tests/contracts/test_{name}.py::" for name in ("executors", "log"))
 NOW = '__import__("time").time_ns() // 1000'
 
@@ -353,6 +353,34 @@ PLANTS = (
         "decision.position, action.steps, valid_until",
         "decision.position, tuple(replace(s, observed=None) for s in action.steps), valid_until",
         (ACTIONS + "test_approving_re_checks_the_platform",),
+    ),
+    Plant(
+        "of two answers to one escalation both count",
+        actions("people"),
+        'if row.status != "waiting":',
+        "if False:",
+        (RACES + "test_of_64_people_who_approve_and_reject_at_once_one_is_heard",),
+    ),
+    Plant(
+        "what was undone may be undone again",
+        actions("people"),
+        'if earlier and earlier[-1] not in ("held", "failed", "cancelled"):',
+        "if False:",
+        (RACES + "test_of_64_people_who_undo_at_once_one_does",),
+    ),
+    Plant(
+        "a parked decision leaves no entry",
+        actions("parking"),
+        '    change.note(intent.workspace, "decision.parked", intent.decision_id, intent.by, reason=reason)\n',
+        "",
+        (WALK + "test_whatever_happens_nothing_is_written_twice_unseen_or_against_the_switch",),
+    ),
+    Plant(
+        "a restore that did nothing is left at that",
+        actions("core/progress"),
+        "if last.status != FAILED or",
+        "if True or",
+        (CRASH + "test_a_shift_ends_with_the_sum_it_began_with",),
     ),
     Plant(
         "what changed at the platform meanwhile is overwritten",

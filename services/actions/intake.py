@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import insert, select
@@ -100,8 +100,9 @@ def _judge(decision: Decision, offset: int, body: str, so: Circumstances, is_kil
         action = action_of(decision.action) if decision.kind == "fired" else None
     except RejectedInput as error:
         return Arrival(decision, offset, body, None, Malformed(error.reason))
-    proposal = Proposal(decision.kind, decision.mode, decision.simulated, decision.evidence, decision.valid_until, action)
-    here = Circumstances(so.now, is_killed, so.hold, so.executors, so.evidence_at_least)
+    valid_until = 0 if decision.now < so.stale_before else decision.valid_until
+    proposal = Proposal(decision.kind, decision.mode, decision.simulated, decision.evidence, valid_until, action)
+    here = replace(so, kill_switch=is_killed)
     return Arrival(decision, offset, body, action, route(proposal, here))
 
 

@@ -47,6 +47,7 @@ class Rules:
 
     hold: bool = False  # TRIMTAB_ACTIONS=hold
     evidence_at_least: int = 0  # micro-nats; below it people are asked; 0: never for this reason
+    stale_before: int = 0  # the instant of a restore: what was decided before it is held
     partitions: tuple[int, ...] = (0,)
     owner: str = "embedded"  # a process that starts under this name takes over what the last one of the name left
     pace: Pace = field(default_factory=Pace)
@@ -87,7 +88,7 @@ class ActionsService:
         self._workers: list[asyncio.Task[None]] = []
 
     def circumstances(self, is_killed: bool) -> Circumstances:
-        return Circumstances(self.clock.now(), is_killed, self.rules.hold, self._capabilities, self.rules.evidence_at_least)
+        return Circumstances(self.clock.now(), is_killed, self.rules.hold, self._capabilities, self.rules.evidence_at_least, self.rules.stale_before)
 
     async def start(self) -> None:
         """Follows, executes and publishes until `stop`; first what the last process left is taken up."""

@@ -16,6 +16,7 @@ from services.kernel.ports import Clock, Log
 from services.kernel.principal import Principal
 from services.kernel.record import Activation, Record, Target
 from services.rules_engine.answers import Answers, resolve
+from services.rules_engine.core.program import Program
 from services.rules_engine.language.pack import Pack, PackTarget, definitions, load_pack
 from services.rules_engine.language.problem import nearest
 from services.rules_engine.store import RuleStore, Version
@@ -57,8 +58,18 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
     """/v1/rules..., /v1/targets, /v1/explain, /v1/series, /v1/decisions/{id}/replay, /v1/engine, /v1/partition/skip."""
     api = APIRouter(prefix="/v1", tags=["rules"])
 
+    def in_step(who: Principal, interval: int) -> None:
+        """Raises Conflict where the workspace's boundaries are further or closer apart: how far is settled by its first activation."""
+        known = answers.worker.partition.workspaces.get(who.workspace)
+        if known is not None and known.interval not in (0, interval):
+            apart = known.interval // 1000
+            told = f"boundaries here are {apart} ms apart since the first activation, not {interval // 1000} ms"
+            raise Conflict(f"{told}: write `interval: {apart}ms` in the account", reason="interval")
+
     async def switch(who: Principal, version: Version, state: str) -> dict[str, Any]:
         """The log decides: from its next boundary on the engine works by what this record says."""
+        if state != "retired":
+            in_step(who, Program.from_json(version.program).interval)
         record = Activation(who.workspace, version.rule, version.version, state, version.program if state != "retired" else "", who.name)
         [(_, offset)] = await events.append([(who.workspace, record)])
         await answers.worker.caught_up(offset + 1)
@@ -77,6 +88,7 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
     @api.post("/rules/apply", operation_id="apply_pack", summary="Drafts a pack, sets its targets and activates its rules")
     async def apply(body: Applied, who: Editor) -> dict[str, Any]:
         pack = await checked(body)
+        in_step(who, pack.account.interval)
         targets = [target for t in pack.targets if (target := placed(t, pack, who))]
         versions = await store.draft(who.workspace, [r.program for r in pack.rules], who.name, clock.now())
         if targets:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ SKEW = 60_000_000  # a record stamped further ahead of our own clock stops the p
 BATCH = 1000
 MOST, SHORT, LONG = 1000, 0.01, 0.04  # records fed at once, so many that it takes about this long, seconds: whoever else waits for the loop gets it
 PATIENCE = 0.2  # seconds between looks at the clock when nothing is due
+LONGEST = 5.0  # seconds between two attempts to write what a full disk does not take
 ID = 16  # bytes of a decision's id
 log = structlog.get_logger("rules_engine")
 
@@ -153,6 +155,7 @@ class Worker:
 
     async def _restore(self) -> None:
         oldest = await self._begin()
+        self._compare_clocks(self.partition.now)
         await self._survey(oldest)
         while page := await self.events.read(self.number, self.partition.offset, BATCH):
             await self._feed(page)
@@ -231,13 +234,11 @@ class Worker:
         self.activations = said["activations"]
         self.metrics.saved.labels(str(self.number)).set(found.header.offset)
         log.info("checkpoint loaded", partition=self.number, offset=found.header.offset)
-        if self.on_activation is None or self.followed is None:
-            return
-        followed = await self.followed()
+        followed = await self.followed() if self.followed is not None else -1
         for offset in [o for o in self.activations if o > followed]:  # the database is older than the checkpoint
             for stamped in await self.events.read(self.number, offset, 1):
                 if isinstance(stamped.record, Activation) and stamped.offset == offset:
-                    await self.on_activation(stamped.record, offset, stamped.stamp)
+                    await self._tell(stamped.record, stamped)
 
     async def _survey(self, oldest: int) -> None:
         """What the rest of the log will ask for is known before it is fed: which records it skips, and what its activations read."""
@@ -301,9 +302,7 @@ class Worker:
 
     async def _feed(self, page: Sequence[Stamped[Record]]) -> None:
         """Every record of the page is folded and its decisions are durable. Fed at once are as many as one can go on without anyone's noticing."""
-        ahead = max(s.stamp for s in page) - self.clock.now()
-        if ahead > SKEW:
-            raise Unavailable(f"a record is stamped {ahead / 1e6:.0f} s ahead of this machine's clock: check both clocks", reason="clock_skew")
+        self._compare_clocks(max(s.stamp for s in page))
         at = 0
         while at < len(page):
             if (demand := self._lacks(page[at])) is not None:
@@ -319,6 +318,11 @@ class Worker:
         self.metrics.records.labels(str(self.number)).inc(len(page))
         self.metrics.time.labels(str(self.number)).set(self.partition.now / 1e6)
         self.metrics.delay.labels(str(self.number)).set((self.clock.now() - self.partition.now) / 1e6)
+
+    def _compare_clocks(self, stamp: int) -> None:
+        ahead = stamp - self.clock.now()
+        if ahead > SKEW:
+            raise Unavailable(f"a record is stamped {ahead / 1e6:.0f} s ahead of this machine's clock: check both clocks", reason="clock_skew")
 
     def _is_particular(self, stamped: Stamped[Record]) -> bool:
         """Whether something has to be looked at before this record is fed."""
@@ -386,8 +390,11 @@ class Worker:
             self.declared.discard((record.workspace, record.version))  # a version may be activated again, after a roll-back
         if isinstance(record, Activation):
             self.activations.append(stamped.offset)
-            if self.on_activation is not None:
-                await self.on_activation(record, stamped.offset, stamped.stamp)
+            await self._tell(record, stamped)
+
+    async def _tell(self, activation: Activation, stamped: Stamped[Record]) -> None:
+        if (tell := self.on_activation) is not None:
+            await self._patiently(lambda _: tell(activation, stamped.offset, stamped.stamp))
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -447,13 +454,34 @@ class Worker:
                 raise Bug(f"this build decides {decision.id} where the log holds {before}: two builds disagree", reason="decisions_differ")
         if not fresh:
             return
-        places = await self.decisions.append([(d.workspace, d) for d in fresh])
-        self.place |= {d.id: offset for d, (_, offset) in zip(fresh, places, strict=True)}
+        await self._patiently(lambda attempt: self._append(fresh, attempt))
         for d in fresh:
             self.metrics.decisions.labels(d.rule_id, d.kind, d.mode).inc()
             for guard in d.refusals:
                 self.metrics.refusals.labels(d.rule_id, guard).inc()
             log.info("decided", decision=d.id, rule=d.rule_id, entity=d.path, kind=d.kind, refusals=",".join(d.refusals))
+
+    async def _append(self, fresh: list[Decision], attempt: int) -> None:
+        """They are on the decisions log once, also where an append that failed had got through."""
+        there = await self.decisions.read(self.number, len(self.place), len(fresh)) if attempt else ()
+        if not there:
+            places = await self.decisions.append([(d.workspace, d) for d in fresh])
+        elif [s.record.id for s in there] == [d.id for d in fresh]:
+            places = [(self.number, s.offset) for s in there]
+        else:
+            raise Bug(f"the decisions log holds {there[0].record.id}, which this process did not write", reason="decisions_differ")
+        self.place |= {d.id: offset for d, (_, offset) in zip(fresh, places, strict=True)}
+
+    async def _patiently(self, work: Callable[[int], Awaitable[None]]) -> None:
+        """The work, given the number of the attempt from 0, is done: a full disk must not stop the partition for good."""
+        for attempt in count():
+            try:
+                return await work(attempt)
+            except Unavailable as error:
+                if error.reason == "log_closed":
+                    raise
+                log.warning("engine waits", partition=self.number, reason=error.reason, why=str(error))
+                await asyncio.sleep(min(PATIENCE * 2 ** min(attempt, 10), LONGEST))
 
     async def _declare_ready(self) -> None:
         """Whatever an activation needs has been rebuilt by the time it was fed."""
@@ -461,7 +489,10 @@ class Worker:
         new = [a for a in waiting if (a.workspace, a.version) not in self.declared]
         if new:
             self.declared |= {(a.workspace, a.version) for a in new}
-            await self.events.append([(a.workspace, Ready(a.workspace, a.version)) for a in new])
+            await self._patiently(lambda _: self._put([(a.workspace, Ready(a.workspace, a.version)) for a in new]))
+
+    async def _put(self, records: list[tuple[str, Record]]) -> None:
+        await self.events.append(records)
 
     async def _tick(self) -> None:
         """Time moves when nothing else does: an empty record as soon as a boundary is due that may not be a no-op."""

@@ -287,6 +287,24 @@ def test_an_anchored_block_is_merged_and_may_be_overridden() -> None:
     assert other.minimums == first.minimums
 
 
+APART = {"100ms": 100_000, "0250ms": 250_000, "1s": 1_000_000, "1000ms": 1_000_000, "10s": 10_000_000, "1m": 60_000_000}
+NO_INTERVAL = ["99ms", "0s", "0", "70ms", "7s", "61s", "2m", "-100ms", "1e2ms", "100", "100 ms", "1.5s", "\u0661s", "9999999999ms", "[1s]"]
+
+
+@pytest.mark.parametrize(("written", "micros"), APART.items())
+def test_an_account_says_how_far_boundaries_are_apart(written: str, micros: int) -> None:
+    pack = load_pack(PACK.replace("time_zone: Europe/Berlin}", f"interval: {written}}}", 1))
+    assert {r.program.interval for r in pack.rules} == {micros}
+
+
+@pytest.mark.parametrize("written", NO_INTERVAL)
+def test_an_interval_that_no_minute_is_a_multiple_of_is_refused_where_it_stands(written: str) -> None:
+    with pytest.raises(RuleError) as refused:
+        load_pack(PACK.replace("time_zone: Europe/Berlin}", f"interval: {written}}}", 1))
+    [problem] = refused.value.problems
+    assert problem.place.line == 1 + PACK[: PACK.index("account:")].count("\n")
+
+
 def test_a_rule_keeps_its_own_lines_as_its_source() -> None:
     assert program(PACK + PAIR).source == RULE
     assert program(PACK + PAIR, 1).source == PAIR
@@ -417,7 +435,7 @@ values = st.recursive(
 FIELDS = ["pack", "account", "conversions", "targets", "lag", "rules"]
 RULE_FIELDS = ["rule", "owner", "objective", "scope", "when", "clear", "for", "guards", "do", "risk", "approve", "priority", "valid_for", "tests", "from", "to"]
 INNER = {
-    "account": ["platform", "currency", "time_zone"],
+    "account": ["platform", "currency", "time_zone", "interval"],
     "conversions": ["purchases"],
     "targets": ["cpa"],
     "lag": ["of", "arrived"],

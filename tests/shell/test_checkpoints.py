@@ -313,7 +313,7 @@ def on_disk(house: House, folder: Path) -> SqliteLog[Record]:
     folder.mkdir(exist_ok=True)
     log = SqliteLog(folder / "events.db", EVENTS, house.clock)
     for stamp, data in house.events.kept[0]:
-        log._writer.execute("INSERT INTO records VALUES (0, ?, ?, ?)", (log._next[0], stamp, data))
+        log._writer.execute("INSERT INTO records VALUES (0, ?, ?, ?, NULL)", (log._next[0], stamp, data))
         log._next[0] += 1
     return log
 

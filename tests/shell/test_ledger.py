@@ -1,5 +1,6 @@
 """The chain: every way to alter it quietly is seen, in the database and in an export alone."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -56,6 +57,14 @@ async def tamper(database: Database, *statements: str) -> None:
 async def checked(database: Database, workspace: str = "main") -> Verified | Broken:
     async with database.reading() as connection:
         return await store.check(connection, workspace)
+
+
+@given(st.tuples(st.text(), st.integers(), st.integers(), st.text(), st.text(), st.text(), st.text(), st.text()))
+def test_an_entry_is_hashed_over_its_canonical_json(values: tuple[str, int, int, str, str, str, str, str]) -> None:
+    entry = Entry(*values)
+    content = {k: v for k, v in asdict(entry).items() if k != "hash"}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    assert entry.expected_hash() == hashlib.sha256(chain.DOMAIN + text.encode("ascii")).hexdigest()
 
 
 async def test_what_was_written_verifies_and_ends_at_its_head(database: Database) -> None:

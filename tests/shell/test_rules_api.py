@@ -241,3 +241,19 @@ async def test_rules_and_their_versions_survive_a_restart(tmp_path: Path) -> Non
         assert await states(r) == [(2, "retired"), (1, "active")]
         await r.post("/v1/rules/pause-weak/activate", {"version": "v2"})
         await effective(r, ("pause-weak", "active", second["version"]))
+
+
+async def test_how_far_boundaries_are_apart_is_settled_by_the_first_activation(tmp_path: Path) -> None:
+    account = next(line for line in PACK.splitlines() if line.startswith("account:"))
+    swifter = PACK.replace(account, account.replace("}", ", interval: 100ms}"))
+    async with running(tmp_path) as r:
+        await r.post("/v1/rules/apply", {"pack": swifter})
+        [first] = (await r.get("/v1/rules/pause-weak"))["versions"]
+        await effective(r, ("pause-weak", "active", first["version"]))
+        body = await refused(await r.http.post("/v1/rules/apply", json={"pack": PACK}), 409, "interval")
+        assert "100 ms apart" in body["detail"] and "`interval: 100ms`" in body["detail"]
+        [second] = (await r.post("/v1/rules", {"pack": PACK}, 201))["rules"]
+        await refused(await r.http.post("/v1/rules/pause-weak/activate", json={"version": second["version"]}), 409, "interval")
+        assert [(v["version"], v["state"]) for v in (await r.get("/v1/rules/pause-weak"))["versions"]] == [
+            (second["version"], "draft"), (first["version"], "active"),
+        ]  # fmt: skip

@@ -43,6 +43,7 @@ class Circumstances:
     hold: bool = False  # the operator's TRIMTAB_ACTIONS=hold
     executors: tuple[tuple[str, frozenset[str], bool], ...] = ()  # (platform, attributes it can set, is practice)
     evidence_at_least: int = 0  # micro-nats; 0: evidence is the rule's affair alone
+    stale_before: int = 0  # what was decided before this instant may have been done already: the database was restored then
 
     def executor(self, path: str) -> tuple[frozenset[str], bool] | None:
         platform = path.split("/", 1)[0]

@@ -12,11 +12,13 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 GENESIS = "0" * 64
 DOMAIN = b"trimtab ledger 1\n"
+BEGUN = hashlib.sha256(DOMAIN)
+text = json.encoder.encode_basestring_ascii
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +36,19 @@ class Entry:
     hash: str = ""
 
     def expected_hash(self) -> str:
-        content = {k: v for k, v in asdict(self).items() if k != "hash"}
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(DOMAIN + text.encode("ascii")).hexdigest()
+        begun = BEGUN.copy()
+        begun.update(self._canonical().encode("ascii"))
+        return begun.hexdigest()
+
+    def _canonical(self) -> str:
+        """What json.dumps makes of all but the hash with sorted keys, no spaces and ASCII alone: written out, since verifying is this and little else."""
+        if type(self.at) is not int or type(self.sequence) is not int:
+            content = {k: v for k, v in asdict(self).items() if k != "hash"}
+            return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return (
+            f'{{"at":{self.at},"body":{text(self.body)},"by":{text(self.by)},"kind":{text(self.kind)},"previous":{text(self.previous)},'
+            f'"sequence":{self.sequence},"subject":{text(self.subject)},"workspace":{text(self.workspace)}}}'
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,22 +77,23 @@ class Broken:
 def following(head: Head, at: int, kind: str, subject: str, by: str, body: str) -> Entry:
     """The entry that comes next after `head`, hashed."""
     draft = Entry(head.workspace, head.sequence + 1, at, kind, subject, by, body, head.hash)
-    return Entry(**{**asdict(draft), "hash": draft.expected_hash()})
+    return replace(draft, hash=draft.expected_hash())
 
 
 def verify(workspace: str, entries: Iterable[Entry], head: Head | None) -> Verified | Broken:
     """Walks a workspace's entries in the order given. `head` is where the chain claims to end; without one a cut-off tail cannot be seen, so it is Broken."""
-    last = Head(workspace)
+    sequence, before = 0, GENESIS
     for entry in entries:
         if entry.workspace != workspace:
-            return Broken(workspace, last.sequence + 1, f"an entry of workspace {entry.workspace!r} stands here")
-        if entry.sequence != last.sequence + 1:
-            return Broken(workspace, last.sequence + 1, f"sequence {entry.sequence} stands where {last.sequence + 1} belongs")
-        if entry.previous != last.hash:
+            return Broken(workspace, sequence + 1, f"an entry of workspace {entry.workspace!r} stands here")
+        if entry.sequence != sequence + 1:
+            return Broken(workspace, sequence + 1, f"sequence {entry.sequence} stands where {sequence + 1} belongs")
+        if entry.previous != before:
             return Broken(workspace, entry.sequence, "it does not follow from the entry before it")
         if entry.hash != entry.expected_hash():
             return Broken(workspace, entry.sequence, "its content is not what was hashed")
-        last = Head(workspace, entry.sequence, entry.hash)
+        sequence, before = entry.sequence, entry.hash
+    last = Head(workspace, sequence, before)
     if head is None:
         return Broken(workspace, last.sequence + 1, "the head is missing: nobody can tell whether entries were cut off")
     if head != last:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import insert, select, update
@@ -14,6 +14,7 @@ from services.actions.ledger.chain import Broken, Entry, Head, Verified, followi
 from services.actions.tables import decisions, ledger, ledger_heads
 
 PAGE = 2_000
+COLUMNS = tuple(ledger.c[f.name] for f in fields(Entry))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +54,14 @@ async def head(connection: AsyncConnection, workspace: str) -> Head:
 
 async def read(connection: AsyncConnection, workspace: str, after: int = 0, limit: int = PAGE) -> list[Entry]:
     """Entries with a sequence above `after`, in order."""
-    query = select(ledger).where(ledger.c.workspace == workspace, ledger.c.sequence > after).order_by(ledger.c.sequence).limit(limit)
-    return [Entry(**row._mapping) for row in await connection.execute(query)]
+    query = select(*COLUMNS).where(ledger.c.workspace == workspace, ledger.c.sequence > after).order_by(ledger.c.sequence).limit(limit)
+    return [Entry(*row) for row in await connection.execute(query)]
 
 
 async def about(connection: AsyncConnection, workspace: str, subject: str) -> list[Entry]:
     """The story of one decision."""
-    query = select(ledger).where(ledger.c.workspace == workspace, ledger.c.subject == subject).order_by(ledger.c.sequence)
-    return [Entry(**row._mapping) for row in await connection.execute(query)]
+    query = select(*COLUMNS).where(ledger.c.workspace == workspace, ledger.c.subject == subject).order_by(ledger.c.sequence)
+    return [Entry(*row) for row in await connection.execute(query)]
 
 
 async def whole(connection: AsyncConnection, workspace: str) -> list[Entry]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from services.kernel.ports import Clock
 from services.kernel.record import Stamped
 
 T = TypeVar("T")
-FORMAT = 1
+FORMAT = 2
 MOST_WAITING = 20_000  # records; more are refused rather than kept in memory
 
 
@@ -65,8 +66,11 @@ class SqliteLog(Generic[T]):
         w.execute("CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID")
         w.execute(
             "CREATE TABLE IF NOT EXISTS records (partition INTEGER NOT NULL, number INTEGER NOT NULL, stamp INTEGER NOT NULL,"
-            " data BLOB NOT NULL, PRIMARY KEY (partition, number))"
+            " data BLOB NOT NULL, crc INTEGER, PRIMARY KEY (partition, number))"
         )
+        if w.execute("SELECT 1 FROM about WHERE name = 'format' AND value = '1'").fetchone():  # its records have no checksum, those to come will
+            w.execute("ALTER TABLE records ADD COLUMN crc INTEGER")
+            w.execute("UPDATE about SET value = '2' WHERE name = 'format'")
         about = {"format": str(FORMAT), "topic": self.codec.topic, "partitions": str(self.partitions)}
         for name, value in about.items():
             w.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (name, value))
@@ -124,12 +128,12 @@ class SqliteLog(Generic[T]):
         places, values = [], []
         for partition, data in rows:
             places.append((partition, following[partition]))
-            values.append((partition, following[partition], stamp, data))
+            values.append((partition, following[partition], stamp, data, zlib.crc32(data)))
             following[partition] += 1
         w = self._writer
         w.execute("BEGIN IMMEDIATE")
         try:
-            w.executemany("INSERT INTO records VALUES (?, ?, ?, ?)", values)
+            w.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", values)
             w.execute("COMMIT")
         except sqlite3.Error:
             with contextlib.suppress(sqlite3.Error):
@@ -142,14 +146,18 @@ class SqliteLog(Generic[T]):
         if self._closed:
             return []
         rows = await asyncio.get_running_loop().run_in_executor(self._reading, self._fetch, partition, offset, limit)
-        return [Stamped(number, stamp, self.codec.decode(data)) for number, stamp, data in rows]
+        return [Stamped(number, stamp, self.codec.decode(data)) for number, stamp, data, _ in rows]
 
-    def _fetch(self, partition: int, offset: int, limit: int) -> list[tuple[int, int, bytes]]:
-        query = "SELECT number, stamp, data FROM records WHERE partition = ? AND number >= ? ORDER BY number LIMIT ?"
+    def _fetch(self, partition: int, offset: int, limit: int) -> list[tuple[int, int, bytes, int | None]]:
+        query = "SELECT number, stamp, data, crc FROM records WHERE partition = ? AND number >= ? ORDER BY number LIMIT ?"
         try:
-            return self._reader.execute(query, (partition, offset, limit)).fetchall()
+            rows = self._reader.execute(query, (partition, offset, limit)).fetchall()
         except sqlite3.Error as error:
-            raise Unavailable(f"the log cannot be read: {error}", reason="log") from error
+            raise Unavailable(f"the log {self.path} cannot be read: {error}; if it is damaged, restore it from a backup", reason="log") from error
+        for number, _, data, crc in rows:
+            if crc is not None and zlib.crc32(data) != crc:
+                raise Unavailable(f"record {number} of {self.path} is damaged: its checksum does not agree; restore it from a backup", reason="log")
+        return rows
 
     async def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped[T]]]:
         while True:

@@ -18,7 +18,7 @@ from services.rules_engine.core.program import Lag, Program
 from services.rules_engine.language.checker import Conversion
 from services.rules_engine.language.problem import Place, Problem, RuleError, nearest
 from services.rules_engine.language.reading import MICRO, Fields, brief, duration, load, number, percent
-from services.rules_engine.language.rule import Account, RuleReader
+from services.rules_engine.language.rule import MINUTE, SECOND, Account, RuleReader
 from services.rules_engine.language.trial import PackTest, read_tests
 from services.rules_engine.language.zone import offsets
 
@@ -52,6 +52,7 @@ class Pack:
     source: str
 
 
+SHORTEST = 100_000  # microseconds between two boundaries; more often costs more than it tells
 CALLED = re.compile(r"(?!(?:and|or|not|target|since)$)[a-z_][a-z0-9_]{0,63}")
 
 
@@ -104,6 +105,7 @@ def read_account(top: Fields) -> Account:
     if fields is None:
         return Account("", "EUR", "UTC", ())
     platform, currency, zone = fields.text("platform", None), fields.text("currency", None), fields.text("time_zone", "UTC")
+    interval = read_interval(fields)
     fields.done()
     if currency and not (len(currency) == 3 and currency.isalpha() and currency.isupper()):
         fields.report(fields.where("currency"), f"{currency!r} is not a currency's code", "three capital letters: EUR")
@@ -112,7 +114,20 @@ def read_account(top: Fields) -> Account:
     except (ZoneInfoNotFoundError, ValueError, OSError):
         fields.report(fields.where("time_zone"), f"there is no time zone {zone!r}", "write its IANA name: Europe/Berlin")
         rules = ()
-    return Account(platform, currency, zone, rules)
+    return Account(platform, currency, zone, rules, interval)
+
+
+def read_interval(fields: Fields) -> int:
+    """Microseconds between two boundaries; a minute, the narrowest pane, is a whole number of them."""
+    written = fields.text("interval", "1s").strip()
+    digits = written.removesuffix("ms")
+    is_in_ms = digits != written and digits.isascii() and digits.isdigit() and len(digits) <= 6
+    interval = int(digits) * 1000 if is_in_ms else duration(written) or 0
+    if not SHORTEST <= interval <= MINUTE or MINUTE % interval:
+        hint = "100ms, 250ms, 1s, 10s: a minute is a multiple of it"
+        fields.report(fields.where("interval"), f"{brief(written)!r} is not an interval between boundaries", hint)
+        return SECOND
+    return interval
 
 
 def read_conversions(top: Fields) -> dict[str, Conversion]:

@@ -22,7 +22,6 @@ from services.rules_engine.language.reading import LARGEST, MICRO, Fields, Repor
 from services.rules_engine.language.trial import DOING
 
 SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
-INTERVAL = SECOND
 VALID_FOR = 15 * MINUTE
 LATER = {
     "cap": "caps on the number of actions are planned; until then keep `approve` narrow",
@@ -39,6 +38,7 @@ class Account:
     currency: str
     zone: str
     offsets: tuple[tuple[int, int], ...]
+    interval: int = SECOND  # between two boundaries
 
 
 def pane_of(window: int) -> int:
@@ -115,7 +115,7 @@ class OneRule:
             rule=name, owner=owner, objective=objective, platform=a.platform, currency=a.currency, zone=a.zone, depth=depth, where=where, unless=unless,
             when=when, clear=clear, pair=pair, hold=hold, metrics=tuple(self.checker.metrics), minimums=minimums,
             guards=tuple(sorted(asked, key=lambda g: g.guard)), lag=lag, action=action, approve=approve, risk=risk, priority=priority, valid_for=valid_for,
-            panes=tuple((w, pane_of(w)) for w in windows), interval=INTERVAL, coefficients=self.pack.coefficients, offsets=a.offsets,
+            panes=tuple((w, pane_of(w)) for w in windows), interval=a.interval, coefficients=self.pack.coefficients, offsets=a.offsets,
             source=self._source(),
         )  # fmt: skip
         self._provable(program, when_key)
