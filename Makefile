@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: setup demo test check ci docs proto planted clean
+.PHONY: setup demo test check ci docs proto planted bench bench-check clean
 
 setup: .venv/ready  ## the virtual environment, locked and hashed
 
@@ -23,6 +23,12 @@ check: setup  ## lint, types, walls
 
 planted: setup  ## plant bugs, each must turn a test red
 	$(PY) tests/planted.py
+
+bench: setup  ## every figure side by side in one run; ONLY=ingest one benchmark, JSON=1 a line of JSON a figure
+	@JSON=$(JSON) $(PY) -m benchmarks $(ONLY)
+
+bench-check: setup  ## this tree and the commit before in turns; names what got slower than 0.9
+	@$(PY) -m benchmarks against $(or $(AGAINST),HEAD~1) $(ONLY)
 
 docs: setup  ## regenerate the parts of docs/ that the code itself says
 	$(PY) deploy/generate_docs.py

@@ -235,7 +235,7 @@ def against_bare(source: str, size: int, connections: int, rounds: int = ROUNDS,
     with tempfile.TemporaryDirectory() as folder:
         servers = [Server("ingest", folder), Server("bare", folder)]
         try:
-            count = 1_500 if size > 1 else 60_000
+            count = max(200, 150_000 // size) if size > 1 else 60_000
             sent = [requests(source, size, count, s.key) for s in servers]
             rates: list[list[float]] = [[], []]
             of_core: list[list[float]] = [[], []]
@@ -268,7 +268,9 @@ def against_bare(source: str, size: int, connections: int, rounds: int = ROUNDS,
         yield Figure("ingest", f"{case} p{q * 100:g}", value, "ms", None, at_most=True)
 
 
-CASES: Sequence[tuple[str, int, int]] = (("generic", 100, 32), ("generic", 1, 64), ("cloudevents", 100, 32), ("sandbox", 100, 32), ("report", 100, 32))
+CASES: Sequence[tuple[str, int, int]] = (
+    ("generic", 100, 64), ("generic", 1, 96), ("generic", 1_000, 32), ("cloudevents", 100, 64), ("sandbox", 100, 64), ("report", 100, 64),
+)  # fmt: skip
 
 
 def figures(quick: bool = False) -> Iterator[Figure]:
