@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 
 import pytest
 
-from services.actions.executors.contract import Observed, Step
+from services.actions.executors.contract import Answer, Observed, Step
 from services.actions.executors.sandbox import Platform
 from services.kernel.errors import Unavailable
 from tests.shell.sandboxed import Sandbox, sandbox
@@ -107,6 +109,18 @@ async def test_a_platform_that_is_away_was_not_written(executor: Platform) -> No
     away = Platform("http://127.0.0.1:1", "sandbox", timeout=0.5)
     assert (await away.write(PAUSE, Observed("active"), "k-away")).kind == "refused"
     await away.close()
+
+
+async def test_a_platform_that_takes_no_connection_in_time_was_not_written() -> None:
+    """Its queue is full, so that a connection neither stands nor is refused."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
+        for _ in range(8):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        away = Platform(f"http://127.0.0.1:{full.getsockname()[1]}", "sandbox", timeout=0.3)
+        assert await away.write(PAUSE, Observed("active"), "k-full") == Answer("refused", "no connection could be made")
+        await away.close()
 
 
 def test_a_stranger_is_let_in_nowhere(platform: Sandbox) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.rules_engine.language.rule import INTERVAL
 from tests.e2e.running import PACK, Running, running
+from tests.shell.acting import SECOND
 
 AD = "sandbox/demo/c1/g1/a1"
 SHORT = PACK + "    valid_for: 8s\n"
@@ -23,9 +23,9 @@ async def weak(r: Running, pack: str = PACK) -> None:
 
 
 async def boundary(r: Running, k: int) -> None:
-    """The engine has judged boundary k: facts go on arriving until then."""
+    """The engine has judged boundary k, a second each: facts go on arriving until then."""
     async with asyncio.timeout(60):
-        while (await r.get("/v1/engine"))["engine_time"] < k * INTERVAL:
+        while (await r.get("/v1/engine"))["engine_time"] < k * SECOND:
             await r.report({"ad": "a1", "impressions": 10, "clicks": 0})
             await asyncio.sleep(0.2)
 

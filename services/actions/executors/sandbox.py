@@ -14,6 +14,7 @@ from services.actions.executors.contract import Answer, Observed, Step, Value
 from services.kernel.errors import Unavailable
 
 TIMEOUT = 10.0  # seconds
+CONNECT = 1.5  # seconds; a write that is not under way by then is not sent, so none follows the kill switch by more
 
 
 class Platform:
@@ -25,7 +26,8 @@ class Platform:
     is_practice: ClassVar[bool] = True
 
     def __init__(self, url: str, token: str, timeout: float = TIMEOUT) -> None:
-        self._client = httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=timeout)
+        patience = httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=min(CONNECT, timeout))
+        self._client = httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=patience)
 
     async def read(self, step: Step) -> Observed:
         try:
@@ -44,7 +46,7 @@ class Platform:
         headers = {"Idempotency-Key": idempotency_key} | ({"If-Match": observed.version} if observed.version else {})
         try:
             answer = await self._client.patch(f"/objects/{step.path}", json={step.attribute: step.desired}, headers=headers)
-        except httpx2.ConnectError:
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             return Answer("refused", "no connection could be made")
         except httpx2.HTTPError as error:
             return Answer("unclear", type(error).__name__)
