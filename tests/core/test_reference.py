@@ -33,7 +33,7 @@ def test_engine_and_reference_decide_the_same(seeds: range) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("seeds", chunks(LONG, 60), ids=str)
+@pytest.mark.parametrize("seeds", chunks(LONG, 40), ids=str)
 def test_engine_and_reference_decide_the_same_over_many_logs(seeds: range) -> None:
     for seed in seeds:
         assert (found := compare(seed, 70)) is None, found
