@@ -476,7 +476,8 @@ class Worker:
         """The work, given the number of the attempt from 0, is done: a full disk must not stop the partition for good."""
         for attempt in count():
             try:
-                return await work(attempt)
+                await work(attempt)
+                return
             except Unavailable as error:
                 if error.reason == "log_closed":
                     raise
