@@ -269,11 +269,11 @@ def write_batch(batch: EventBatch) -> bytes:
         column = getattr(batch, name)
         if len(column) and not _is_omitted(name, column, batch):
             parts.append(_written(number, column.astype(kind, copy=False).tobytes()))
-    paths = b"".join([_written(PATHS, path.encode()) for path in batch.paths])
+    paths = _written_texts(PATHS, batch.paths)
     if paths:
         parts.append(_number(TAIL << 3) + _number(len(paths)))
     for number, name in TEXTS.items():
-        parts += [_written(number, word.encode()) for word in getattr(batch, name)]
+        parts.append(_written_texts(number, getattr(batch, name)))
     return b"".join([*parts, paths])
 
 
@@ -287,6 +287,11 @@ def _is_omitted(name: str, column: np.ndarray, batch: EventBatch) -> bool:
 
 def _written(number: int, content: bytes) -> bytes:
     return _number(number << 3 | LENGTH_DELIMITED) + _number(len(content)) + content
+
+
+def _written_texts(number: int, words: Sequence[str]) -> bytes:
+    tag = _number(number << 3 | LENGTH_DELIMITED)
+    return b"".join([tag + _number(len(word)) + word for word in map(str.encode, words)])
 
 
 def _number(value: int) -> bytes:

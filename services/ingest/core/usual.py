@@ -12,7 +12,7 @@ read here means exactly what the careful reading would make of it; a property te
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from itertools import chain
 from typing import Any, Generic, TypeVar
@@ -22,7 +22,7 @@ import numpy as np
 from msgspec import UNSET, UnsetType
 
 from services.ingest.core import normalize, plain
-from services.ingest.core.instant import HOUR, rfc3339
+from services.ingest.core.instant import DAY, HOUR, rfc3339
 from services.ingest.core.source import Delivery
 from services.ingest.core.strict_json import SIZE
 from services.kernel.columns import Rows
@@ -37,8 +37,19 @@ _PATH = re.compile(r"[a-z][a-z0-9_]{0,63}(?:/[!-.0-{}~](?:[ -.0-{}~]{0,126}[!-.0
 _SECONDS = re.compile(r":([0-5]\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])([01]\d|2[0-3]):([0-5]\d))", re.ASCII)
 _CENTS = re.compile(r"(\d{1,9})(?:\.(\d{1,6}))?", re.ASCII)
 _REFERENCE = re.compile(r"[^\s<>\"{}|\\^`]+")
-_DIGITS = np.array([17, 18, 20, 21, 22, 23, 24, 25])  # of seconds and their fraction
-_WORTH = np.array([10_000_000, 1_000_000, 100_000, 10_000, 1_000, 100, 10, 1])  # micro-units
+
+
+def _form(size: int) -> tuple[Any, Any, Any, Any]:
+    """Where an instant of so many characters, 2026-03-01T12:00:00.000Z, has its marks, which they are, where its digits of the day, and what each is worth."""
+    text = "0000-00-00T00:00:00.000000"[: size - 1] + "Z"
+    marks = [i for i, c in enumerate(text) if not c.isdigit()]
+    worth = [36_000, 3_600, 600, 60, 10, 1]
+    places = [i for i in range(11, size) if text[i].isdigit()]
+    micros = [w * SECOND for w in worth] + [10 ** (5 - i) for i in range(len(places) - 6)]
+    return np.array(marks), np.array([ord(text[i]) for i in marks], np.uint8), np.array(places), np.array(micros)
+
+
+_FORMS = {size: _form(size) for size in (20, 24, 27)}
 
 
 class Unusual(Exception):
@@ -53,7 +64,7 @@ class Money(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 Amounts = dict[str, int | str | Money]
 
 
-class PlainEvent(msgspec.Struct, forbid_unknown_fields=True):
+class PlainEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str
     entity: str
     occurred_at: str
@@ -66,11 +77,11 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True):
     events: list[PlainEvent]
 
 
-class Data(msgspec.Struct, forbid_unknown_fields=True):
+class Data(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     amounts: Amounts
 
 
-class Cloud(msgspec.Struct, forbid_unknown_fields=True):
+class Cloud(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     specversion: str
     id: str
     source: str
@@ -86,7 +97,7 @@ class Interval(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     end: str
 
 
-class Row(msgspec.Struct, forbid_unknown_fields=True):
+class Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     entity: str
     interval: Interval
     amounts: Amounts
@@ -228,21 +239,22 @@ def _instants(written: list[str], horizon: int) -> list[int]:
 
 
 def _alike(written: list[str]) -> list[int] | None:
-    """As many texts written as long as one another, in UTC, are read at once; None for others."""
-    n, size = len(written), len(written[0])
-    if size not in (20, 24, 27):
+    """Texts of one day and of one length, in UTC, are read at once; None for others."""
+    n, size, day = len(written), len(written[0]), written[0][:11]
+    if size not in _FORMS:
         return None
     text = "".join(written)
-    if len(text) != n * size or text.count("Z") != n:
+    if len(text) != n * size or text.count(day) != n:
         return None
     rows = np.frombuffer(text.encode(), np.uint8).reshape(n, size)
-    digits = rows[:, _DIGITS[: size - 19 if size > 20 else 2]] - 48
-    if digits.max() > 9 or digits[:, 0].max() > 5:
+    marks, signs, places, worth = _FORMS[size]
+    digits = rows[:, places] - 48
+    if digits.max() > 9 or digits[:, 2].max() > 5 or digits[:, 4].max() > 5 or (rows[:, marks] != signs).any():
         return None
-    if (rows[:, 16] != 0x3A).any() or (rows[:, size - 1] != 0x5A).any() or (size > 20 and (rows[:, 19] != 0x2E).any()):
+    of_day = digits @ worth
+    if of_day.max() >= DAY:  # an hour past 23
         return None
-    made = digits @ _WORTH[: digits.shape[1]] + np.array([_MINUTE[word[:16]] for word in written])
-    return made.tolist()  # type: ignore[no-any-return]
+    return (of_day + _MINUTE[f"{day}00:00"]).tolist()  # type: ignore[no-any-return]
 
 
 def _amounts(given: list[dict[str, Any]]) -> tuple[list[int], list[str], list[int], int]:
@@ -254,41 +266,45 @@ def _amounts(given: list[dict[str, Any]]) -> tuple[list[int], list[str], list[in
     values: list[Any] = list(chain.from_iterable(map(dict.values, given)))
     odd = [i for i, value in enumerate(values) if type(value) is not int]
     if not odd:
-        return sizes, _counts(measures, values), [value * MICRO for value in values], len(measures)
-    before, taken = measures.copy(), []
-    strings = len(measures)
+        _counts(set(measures), values)
+        return sizes, measures, [value * MICRO for value in values], len(measures)
+    plain_names = set(measures)
+    taken: list[int] = []
+    moneys, strings = 0, len(measures)
     for i in odd:
-        value = values[i]
+        value, name = values[i], measures[i]
         if type(value) is Money:
-            measures[i] = _MONEY[measures[i], value.currency]
-            strings += 4 if type(value.amount) is str else 3
-            taken.append(_micros_of(value.amount))
+            written = value.amount
+            measures[i] = _MONEY[name, value.currency]
+            strings += 4 if isinstance(written, str) else 3
+            moneys += 1
+            taken.append(_MICROS[written] if isinstance(written, str) else _micros_of(written))
         else:
             strings += 1
             taken.append(_MICROS[value])
-            if _COUNTED[measures[i]] and taken[-1] < 0:
+            if _COUNTED[name] and taken[-1] < 0:
                 raise Unusual
         values[i] = 0
-    is_odd = set(odd)
-    _counts([name for i, name in enumerate(measures) if i not in is_odd], values)
-    if measures != before and any("@" in name for name in set(before)):
+    if moneys and any("@" in name for name in plain_names):
         raise Unusual  # one event might say one measure in both ways
+    if moneys == len(odd):  # what is left is counted
+        _counts([name for name in set(measures) if "@" not in name], values)
+    else:
+        is_odd = set(odd)
+        _counts([name for i, name in enumerate(measures) if i not in is_odd], values)
     made = [value * MICRO for value in values]
     for i, amount in zip(odd, taken, strict=True):
         made[i] = amount
     return sizes, measures, made, strings
 
 
-def _counts(measures: list[str], values: list[int]) -> list[str]:
-    """The measures, all of which are counted, and none negative or past what an amount may be."""
+def _counts(measures: Iterable[str], values: list[int]) -> None:
+    """Returns where all the measures are counted, and none of the numbers is negative or past what an amount may be."""
     if not all(map(_COUNTED.__getitem__, measures)) or min(values) < 0 or max(values) > LARGEST // MICRO:
         raise Unusual
-    return measures
 
 
-def _micros_of(amount: str | int) -> int:
-    if isinstance(amount, str):
-        return _MICROS[amount]
+def _micros_of(amount: int) -> int:
     if abs(amount) > LARGEST // MICRO:
         raise Unusual
     return amount * MICRO
