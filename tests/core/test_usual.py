@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 
 from services.adapters.codec.columns import same
 from services.ingest.core import reading, usual
+from services.ingest.core.instant import rfc3339
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Context
 from services.ingest.core.source import Delivery, Rejection
 from services.ingest.intake import without_twins
 from services.ingest.sources.generic import BATCH, SOURCE
 from services.kernel.columns import batch, join
+from services.kernel.errors import RejectedInput
 from services.kernel.event import Event
 
 NOON = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
@@ -182,3 +185,31 @@ def test_two_events_of_one_id_are_left_to_the_careful_reading() -> None:
 def test_a_delivery_from_the_far_future_is_left_to_the_careful_reading() -> None:
     assert agree(delivery(json.dumps([event(occurred_at="2026-03-01T13:00:00Z")]).encode()))
     assert by_columns(delivery(json.dumps([event(occurred_at="2026-03-01T13:00:00.000001Z")]).encode())) is None
+
+
+PUT = st.tuples(st.integers(0, 11), st.integers(0, 26), st.sampled_from("0123456789:-.TtZz +\x00"))
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from((0, 3, 6)), st.lists(PUT, max_size=2), st.booleans())
+def test_instants_read_at_once_are_those_read_one_by_one(seed: int, digits: int, puts: list[tuple[int, int, str]], is_same_put_in_all: bool) -> None:
+    rnd = random.Random(seed)
+    texts = []
+    for _ in range(12):
+        fraction = "." + "".join(rnd.choices("0123456789", k=digits)) if digits else ""
+        texts.append(f"2026-02-28T{rnd.randrange(24):02d}:{rnd.randrange(60):02d}:{rnd.randrange(60):02d}{fraction}Z")
+    for which, place, character in puts:
+        for i in range(12) if is_same_put_in_all else (which,):
+            texts[i] = texts[i][: place % len(texts[i])] + character + texts[i][place % len(texts[i]) + 1 :]
+    try:
+        read = usual._instants(texts, NOON + 10**15)
+    except (usual.Unusual, RejectedInput):
+        return
+    assert read == [rfc3339(text) for text in texts]
+
+
+def test_an_hour_past_the_last_and_a_sixtieth_second_are_no_instants() -> None:
+    for wrong in ("2026-02-28T24:00:00Z", "2026-02-28T29:59:59Z", "2026-02-28T23:60:00Z", "2026-02-28T23:59:60Z"):
+        with pytest.raises((usual.Unusual, RejectedInput)):
+            usual._instants(["2026-02-28T23:59:59Z"] * 11 + [wrong], NOON)
+    assert usual._alike(["2026-02-28T23:59:59Z"] * 12) == [rfc3339("2026-02-28T23:59:59Z")] * 12
