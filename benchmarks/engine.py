@@ -27,7 +27,8 @@ from services.kernel.decision import Decision
 from services.kernel.extension import found
 from services.kernel.record import Activation, Ready, Stamped
 from services.rules_engine import guards as guard_folder
-from services.rules_engine.core.facts import HORIZON, Facts
+from services.rules_engine.core.demand import HORIZON
+from services.rules_engine.core.facts import Facts
 from services.rules_engine.core.judgement import Judgement
 from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.core.seen import Table

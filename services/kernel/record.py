@@ -67,6 +67,8 @@ class Activation:
     state: str  # shadow | active | retired
     program: str  # canonical JSON: rule text, metrics, conversions, lag table, coefficients, panes, interval, zone, semantics
     by: str = ""
+    horizon: int = 7 * 86_400_000_000  # of deduplication, by occurred_at, microseconds; the partition's first activation decides
+    ahead: int = 3_600_000_000  # how far ahead of its stamp an event may be dated, likewise
 
 
 @dataclass(frozen=True, slots=True)

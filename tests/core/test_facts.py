@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.kernel.record import EventBatch
-from services.rules_engine.core.demand import Demand
-from services.rules_engine.core.facts import DAY, HORIZON, HOUR, Facts
+from services.rules_engine.core.demand import HORIZON, Demand
+from services.rules_engine.core.facts import DAY, HOUR, Facts
 from services.rules_engine.core.seen import Seen
 
 START = 1_760_000_400_000_000 // DAY * DAY

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.kernel.errors import RejectedInput
 from services.kernel.record import Activation, Ready, Skip
 from services.rules_engine.core.evidence import default_coefficients, proportion_log_e, threshold_micro_nats
 from services.rules_engine.core.judgement import View
@@ -109,6 +110,24 @@ def test_a_workspace_keeps_the_interval_of_its_first_activation() -> None:
     first, *others = weak(world).at(5).tick().decisions()
     assert (first.now, first.boundary) == (START + HOUR + SECOND, first.now // SECOND)
     assert {d.now - d.boundary * SECOND for d in others} == {0}
+
+
+def test_the_horizons_of_the_first_activation_hold_for_good() -> None:
+    """They travel with the record, so that no deployment changes what counts."""
+    world, rule = World(), pause_rule()
+    for at, program, horizon, ahead in ((0, rule, DAY, MINUTE), (1, replace(rule, priority=1), 7 * DAY, HOUR)):
+        world.at(at).put(Activation("acme", program.rule, program.version, "active", program.to_json(), horizon=horizon, ahead=ahead))
+    path = f"{GROUP}/a"
+    for name, at in (("kept", -DAY), ("late", -DAY - 1), ("soon", MINUTE), ("ahead", MINUTE + 1)):
+        world.at(2).put(batch({"id": name, "path": path, "at": START + 2 * HOUR + at, "amounts": {"clicks": 1}}))
+    counts = state_of(world).facts.counts
+    assert (counts["accepted"], counts["late"], counts["ahead"]) == (2, 1, 1)
+
+
+def test_a_rule_that_asks_for_other_semantics_is_refused_by_a_build_that_does_not_know_them() -> None:
+    other = replace(pause_rule(), semantics=2)
+    with pytest.raises(RejectedInput, match="semantics 2"):
+        World().activate(other).decisions()
 
 
 def test_a_skipped_record_moves_time_and_says_nothing_to_engine_successor_and_replay() -> None:

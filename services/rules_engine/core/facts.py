@@ -16,7 +16,7 @@ import numpy as np
 
 from services.kernel.record import I64, EventBatch
 from services.rules_engine.core.attributes import Attributes
-from services.rules_engine.core.demand import Demand, base
+from services.rules_engine.core.demand import AHEAD, HORIZON, Demand, base
 from services.rules_engine.core.entities import Entities
 from services.rules_engine.core.history import History, Past
 from services.rules_engine.core.keys import Bools
@@ -27,8 +27,6 @@ from services.rules_engine.core.window import SLOT_BITS, Windows
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
-HORIZON = 7 * DAY  # deduplication, by occurred_at
-AHEAD = HOUR  # an event dated further ahead of its stamp is set aside
 LARGEST = 1 << 53  # micro-units of one amount
 MIX = np.int64(-7046029254386353131)
 NO_ROWS = np.zeros(0, np.int64)
@@ -70,7 +68,8 @@ class Facts:
         self.windows = Windows(self.demand.windows, self.demand.depths)
         self.sinces: dict[int, Since] = {}  # by when they were born
         self.history = History(self._needed)
-        self.seen = Seen(HORIZON)
+        self.horizon, self.ahead = self.demand.horizon or HORIZON, self.demand.ahead or AHEAD
+        self.seen = Seen(self.horizon)
         self.slot: dict[tuple[str, str], int] = {}  # (source, measure) -> column of the sums, of those that are read
         self.snapshots = Snapshots()
         self.attributes = Attributes()
@@ -172,12 +171,12 @@ class Facts:
             self.newest = [np.concatenate([n, np.zeros(more, np.int64)]) for n in self.newest]
 
     def _accept(self, e: Events, of: I64, amount: I64, measure: I64, batches: Sequence[EventBatch], many: list[int]) -> Bools:
-        late = (e.as_of == 0) & (e.occurred_at < e.stamp - HORIZON)
+        late = (e.as_of == 0) & (e.occurred_at < e.stamp - self.horizon)
         if late.any():  # what carries no amounts cannot count twice
             counts = np.zeros(len(late), np.bool_)
             counts[of] = True
             late &= counts
-        ahead = e.occurred_at > e.stamp + AHEAD
+        ahead = e.occurred_at > e.stamp + self.ahead
         unfit = late | ahead
         large = np.abs(amount) > LARGEST
         huge = 0

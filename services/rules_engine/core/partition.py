@@ -76,7 +76,7 @@ class Partition:
         """The demand to rebuild with before this activation is fed, or None where all it needs is kept."""
         if not isinstance(record, Activation) or record.state == "retired":
             return None
-        wider = self.demand.with_program(record.program)
+        wider = self.demand.with_activation(record)
         return None if wider == self.demand else wider
 
     def digest(self) -> str:
@@ -95,5 +95,5 @@ def demand_of(records: Sequence[Stamped[Record]]) -> Demand:
     demand, skipped = Demand(), skips_of(records)
     for stamped in records:
         if isinstance(stamped.record, Activation) and stamped.record.state != "retired" and stamped.offset not in skipped:
-            demand = demand.with_program(stamped.record.program)
+            demand = demand.with_activation(stamped.record)
     return demand

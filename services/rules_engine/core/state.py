@@ -100,12 +100,12 @@ def joined(pieces: Pieces) -> dict[str, Array]:
 
 
 def _plain_demand(demand: Demand) -> list[Any]:
-    return [[list(w) for w in demand.windows], list(demand.depths), [list(m) for m in demand.measures], demand.evidence]
+    return [[list(w) for w in demand.windows], list(demand.depths), [list(m) for m in demand.measures], demand.evidence, demand.horizon, demand.ahead]
 
 
 def _demand(plain: Sequence[Any]) -> Demand:
-    windows, depths, measures, evidence = plain
-    return Demand(tuple((w, p) for w, p in windows), tuple(depths), tuple((s, m) for s, m in measures), evidence)
+    windows, depths, measures, evidence, horizon, ahead = plain
+    return Demand(tuple((w, p) for w, p in windows), tuple(depths), tuple((s, m) for s, m in measures), evidence, horizon, ahead)
 
 
 # -- a workspace ----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from services.kernel.decision import Decision
+from services.kernel.errors import RejectedInput
 from services.kernel.record import I64, Activation, Change, EventBatch, Outcome, Ready, Target
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.entities import NEVER
@@ -22,7 +23,7 @@ from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.judgement import Candidate, Judgement
 from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.lifecycle import SPENDING, TERMINAL, Life
-from services.rules_engine.core.program import Program, TargetRef
+from services.rules_engine.core.program import SEMANTICS, Program, TargetRef
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.shape import SETTLED, Shape, shape_of
 from services.rules_engine.core.sums import Since
@@ -113,6 +114,10 @@ class Workspace:
             self.activated.pop(activation.version, None)
             self.effective.append(activation)
             return
+        asked = Program.from_json(activation.program).semantics
+        if asked != SEMANTICS:
+            why = f"rule {activation.rule_id} asks for semantics {asked}; this build knows {SEMANTICS}: run one that knows them"
+            raise RejectedInput(why, reason="semantics")
         same = (activation.rule_id, activation.state)
         self.activated = {v: a for v, a in self.activated.items() if (a.rule_id, a.state) != same}
         self.activated[activation.version] = activation

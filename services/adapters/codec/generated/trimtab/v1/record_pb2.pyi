@@ -85,20 +85,24 @@ class EventBatch(_message.Message):
     def __init__(self, workspace: _Optional[str] = ..., event_id: _Optional[_Iterable[int]] = ..., entity: _Optional[_Iterable[int]] = ..., source: _Optional[_Iterable[int]] = ..., kind: _Optional[_Iterable[int]] = ..., occurred_at: _Optional[_Iterable[int]] = ..., interval_start: _Optional[_Iterable[int]] = ..., interval_end: _Optional[_Iterable[int]] = ..., as_of: _Optional[_Iterable[int]] = ..., row_id: _Optional[_Iterable[int]] = ..., amount_event: _Optional[_Iterable[int]] = ..., amount_measure: _Optional[_Iterable[int]] = ..., amount: _Optional[_Iterable[int]] = ..., attribute_event: _Optional[_Iterable[int]] = ..., attribute_name: _Optional[_Iterable[int]] = ..., attribute_text: _Optional[_Iterable[int]] = ..., attribute_number: _Optional[_Iterable[int]] = ..., path_key: _Optional[_Iterable[int]] = ..., tail: _Optional[int] = ..., sources: _Optional[_Iterable[str]] = ..., kinds: _Optional[_Iterable[str]] = ..., measures: _Optional[_Iterable[str]] = ..., names: _Optional[_Iterable[str]] = ..., texts: _Optional[_Iterable[str]] = ..., paths: _Optional[_Iterable[str]] = ..., deliveries: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Activation(_message.Message):
-    __slots__ = ("workspace", "rule_id", "version", "state", "program", "by")
+    __slots__ = ("workspace", "rule_id", "version", "state", "program", "by", "horizon", "ahead")
     WORKSPACE_FIELD_NUMBER: _ClassVar[int]
     RULE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     PROGRAM_FIELD_NUMBER: _ClassVar[int]
     BY_FIELD_NUMBER: _ClassVar[int]
+    HORIZON_FIELD_NUMBER: _ClassVar[int]
+    AHEAD_FIELD_NUMBER: _ClassVar[int]
     workspace: str
     rule_id: str
     version: str
     state: str
     program: str
     by: str
-    def __init__(self, workspace: _Optional[str] = ..., rule_id: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., program: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+    horizon: int
+    ahead: int
+    def __init__(self, workspace: _Optional[str] = ..., rule_id: _Optional[str] = ..., version: _Optional[str] = ..., state: _Optional[str] = ..., program: _Optional[str] = ..., by: _Optional[str] = ..., horizon: _Optional[int] = ..., ahead: _Optional[int] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("workspace", "version")
