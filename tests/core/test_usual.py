@@ -17,7 +17,8 @@ from services.ingest.core.refused import Refused
 from services.ingest.core.report import Context
 from services.ingest.core.source import Delivery, Rejection
 from services.ingest.intake import without_twins
-from services.ingest.sources.generic import BATCH, SOURCE
+from services.ingest.sources import generic, sandbox
+from services.ingest.sources.generic import BATCH
 from services.kernel.columns import batch, join
 from services.kernel.errors import RejectedInput
 from services.kernel.event import Event
@@ -25,15 +26,16 @@ from services.kernel.event import Event
 NOON = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
 AD = "meta_ads/1700/6215/62150/621500"
 PLAIN = "application/json"
+SOURCES: dict[str, Any] = {"generic": generic.SOURCE, "sandbox": sandbox.SOURCE}
 
 
-def delivery(body: bytes, media: str = PLAIN) -> Delivery:
-    return Delivery("generic", "acme", body, (("content-type", media),), NOON)
+def delivery(body: bytes, media: str = PLAIN, source: str = "generic") -> Delivery:
+    return Delivery(source, "acme", body, (("content-type", media),), NOON)
 
 
 def carefully(d: Delivery, route: str = "events") -> tuple[list[Event], list[Rejection]]:
     try:
-        items = list(SOURCE.events(d) if route == "events" else reading.events(d, "generic", (), Context(d.received_at)))
+        items = list(SOURCES[d.source].events(d) if route == "events" else reading.events(d, "generic", (), Context(d.received_at)))
     except Refused as error:
         return [], [Rejection(error.reason, str(error), error.pointer)]
     events, twins = without_twins([i for i in items if isinstance(i, Event)])
@@ -41,7 +43,7 @@ def carefully(d: Delivery, route: str = "events") -> tuple[list[Event], list[Rej
 
 
 def by_columns(d: Delivery, route: str = "events") -> Any:
-    return SOURCE.rows(d) if route == "events" else usual.report(d, "generic")
+    return SOURCES[d.source].rows(d) if route == "events" else usual.report(d, "generic")
 
 
 def agree(d: Delivery, route: str = "events") -> bool:
@@ -68,6 +70,14 @@ def cloud(**changes: Any) -> dict[str, Any]:
 def row(**changes: Any) -> dict[str, Any]:
     interval = {"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T00:00:00Z"}
     made = {"entity": AD, "interval": interval, "as_of": "2026-03-01T11:59:00Z", "amounts": {"impressions": 10}}
+    return {k: v for k, v in (made | changes).items() if v is not ...}
+
+
+def figure(**changes: Any) -> dict[str, Any]:
+    entity = {"account": "demo", "campaign": "c1", "ad_group": "g1", "creative": "a1"}
+    at = "2026-03-01T11:59:00.250Z"
+    made = {"id": "r-1", "entity": entity, "occurred_at": at, "currency": "EUR", "impressions": 400, "clicks": 2, "spend": "1.25"}
+    made |= {"conversions": {"purchase": {"7d_click": 1}}, "revenue": {"purchase": {"7d_click": "49.90"}}}
     return {k: v for k, v in (made | changes).items() if v is not ...}
 
 
@@ -141,6 +151,47 @@ def test_what_is_read_by_columns_is_what_the_careful_reading_makes_of_it(form: s
 BITS = st.sampled_from([b"", *(bytes((c,)) for c in b'"\\,:[ \x00\x7f09e.-\xe9'), b"{}", b'"a":1,', b"null", b"\xc3\xa9"])
 
 
+LEVEL = st.sampled_from(("demo", "c1", "g 1", "a|1", "a/1", " x", "", None, ..., 7))
+LEVELS = ("account", "campaign", "ad_group", "creative")
+ENTITY = st.fixed_dictionaries(dict.fromkeys(LEVELS, LEVEL)).map(lambda e: {k: v for k, v in e.items() if v is not ...})
+OPEN_DAY = {"start": "2026-03-01T00:00:00Z", "end": "2026-03-02T00:00:00Z"}
+WINDOWS = st.dictionaries(st.sampled_from(("7d_click", "x@EUR", "")), NUMBERS, max_size=2)
+ACTIONS = st.dictionaries(st.sampled_from(("purchase", "lead", "a:b", "")), WINDOWS, max_size=2)
+READ_AT = {"as_of": "2026-03-01T11:00:00Z"}
+SNAPSHOT = st.sampled_from(({}, {"interval": OPEN_DAY} | READ_AT, {"interval": OPEN_DAY}, READ_AT, {"name": "Summer_v3"}))
+ODD_MEMBERS = st.sampled_from((*figure(), "interval", "as_of", "leads", "name", "status", "more"))
+SPOILT = st.sampled_from((None, None, b'"', b'"id":"x",', b"0", b"\\"))
+FIGURE = st.builds(
+    lambda ident, odd, entity, snapshot, by_action: figure(**({"id": ident} | snapshot | by_action | entity | odd)),
+    IDS,
+    mostly(st.just({}), st.dictionaries(ODD_MEMBERS, st.one_of(ANY, ACTIONS, st.just(...)), max_size=2)),
+    mostly(st.just({}), st.fixed_dictionaries({"entity": ENTITY})),
+    SNAPSHOT,
+    mostly(st.just({}), st.fixed_dictionaries({"conversions": ACTIONS, "revenue": ACTIONS})),
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(FIGURE, max_size=4), st.sampled_from(("report", "entity", "other")), st.booleans(), st.integers(0, 400), SPOILT)
+def test_what_is_read_by_columns_of_the_sandbox_is_what_the_careful_reading_makes_of_it(
+    rows: list[dict[str, Any]], kind: str, is_told: bool, at: int, put: bytes | None
+) -> None:
+    body = json.dumps({"type": kind, **({"account": "demo", "sent_at": "2026-03-01T12:00:00Z"} if is_told else {}), "rows": rows}).encode()
+    if put is not None:
+        body = body[:at] + put + body[at:]
+    agree(delivery(body, source="sandbox"))
+
+
+def test_a_usual_delivery_of_the_sandbox_is_read_by_columns() -> None:
+    snapshot = {"interval": OPEN_DAY, "as_of": "2026-03-01T11:00:00Z"}
+    account = figure(entity={"account": "demo"}, spend=..., revenue=..., currency=...)
+    for rows in ([figure()], [figure(**snapshot), figure(id="r-2", name="Summer_v3")], [account]):
+        assert agree(delivery(json.dumps({"type": "report", "account": "demo", "rows": rows}).encode(), source="sandbox"))
+    twice = json.dumps({"type": "report", "rows": [figure()]}).replace('"clicks": 2', '"clicks": 2, "clicks": 2').encode()
+    assert by_columns(delivery(twice, source="sandbox")) is None
+    assert by_columns(delivery(json.dumps({"type": "report", "rows": [figure(status="active")]}).encode(), source="sandbox")) is None  # watched for changes
+
+
 @settings(max_examples=600, deadline=None)
 @given(data=st.data())
 def test_no_byte_put_into_a_usual_body_or_taken_out_of_it_is_read_differently(data: st.DataObject) -> None:
@@ -202,7 +253,7 @@ def test_instants_read_at_once_are_those_read_one_by_one(seed: int, digits: int,
         for i in range(12) if is_same_put_in_all else (which,):
             texts[i] = texts[i][: place % len(texts[i])] + character + texts[i][place % len(texts[i]) + 1 :]
     try:
-        read = usual._instants(texts, NOON + 10**15)
+        read = usual.instants(texts, NOON + 10**15)
     except (usual.Unusual, RejectedInput):
         return
     assert read == [rfc3339(text) for text in texts]
@@ -211,5 +262,5 @@ def test_instants_read_at_once_are_those_read_one_by_one(seed: int, digits: int,
 def test_an_hour_past_the_last_and_a_sixtieth_second_are_no_instants() -> None:
     for wrong in ("2026-02-28T24:00:00Z", "2026-02-28T29:59:59Z", "2026-02-28T23:60:00Z", "2026-02-28T23:59:60Z"):
         with pytest.raises((usual.Unusual, RejectedInput)):
-            usual._instants(["2026-02-28T23:59:59Z"] * 11 + [wrong], NOON)
+            usual.instants(["2026-02-28T23:59:59Z"] * 11 + [wrong], NOON)
     assert usual._alike(["2026-02-28T23:59:59Z"] * 12) == [rfc3339("2026-02-28T23:59:59Z")] * 12

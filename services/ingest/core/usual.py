@@ -110,20 +110,21 @@ _CLOUDS, _ROWS = msgspec.json.Decoder(list[Cloud]), msgspec.json.Decoder(list[Ro
 
 def events(delivery: Delivery, source: str) -> Rows | None:
     """What events in plain JSON say, or None."""
-    return _usual(delivery, lambda body: _events(body, source, delivery.horizon))
+    return attempt(delivery, lambda body: _events(body, source, delivery.horizon))
 
 
 def clouds(delivery: Delivery, source: str) -> Rows | None:
     """What a batch of CloudEvents in JSON says, or None. `source` stands for those whose own source is a URI."""
-    return _usual(delivery, lambda body: _clouds(body, source, delivery.horizon))
+    return attempt(delivery, lambda body: _clouds(body, source, delivery.horizon))
 
 
 def report(delivery: Delivery, source: str) -> Rows | None:
     """What report rows in the plain form say, without a breakdown, or None."""
-    return _usual(delivery, lambda body: _report(body, source, delivery.horizon))
+    return attempt(delivery, lambda body: _report(body, source, delivery.horizon))
 
 
-def _usual(delivery: Delivery, read: Callable[[bytes], Rows]) -> Rows | None:
+def attempt(delivery: Delivery, read: Callable[[bytes], Rows]) -> Rows | None:
+    """What `read` makes of the body, or None where it finds it unusual."""
     body = delivery.body
     if not body.isascii() or b"\\" in body or len(body) > SIZE:
         return None
@@ -148,9 +149,9 @@ def _events(body: bytes, source: str, horizon: int) -> Rows:
     kinds, kind_strings = _filled([e.kind for e in given], "event")
     sources, source_strings = _filled([e.source for e in given], source)
     sizes, measures, amounts, amount_strings = _amounts([e.amounts for e in given])
-    _counted(body, strings + 7 * n + kind_strings + source_strings + amount_strings)
-    ids, paths = _ids([e.id for e in given], sources), _paths([e.entity for e in given])
-    return Rows(ids, paths, sources, _kinds(kinds), _instants([e.occurred_at for e in given], horizon), sizes, measures, amounts)
+    counted(body, strings + 7 * n + kind_strings + source_strings + amount_strings)
+    ids, paths = keys([e.id for e in given], sources), paths_of([e.entity for e in given])
+    return Rows(ids, paths, sources, _kinds(kinds), instants([e.occurred_at for e in given], horizon), sizes, measures, amounts)
 
 
 def _clouds(body: bytes, source: str, horizon: int) -> Rows:
@@ -163,32 +164,32 @@ def _clouds(body: bytes, source: str, horizon: int) -> Rows:
     ids = [e.id if named[e.source] else digest("cloudevent", e.source, _text(e.id)) for e in given]
     sources = [name if named[name] else source for name in written]
     sizes, measures, amounts, within = _amounts([e.data.amounts for e in given])
-    _counted(body, 14 * n + 2 * sum(e.datacontenttype is not UNSET for e in given) + within)
-    occurred = _instants([e.time for e in given], horizon)
-    return Rows(_ids(ids, sources), _paths([e.subject for e in given]), sources, _kinds([e.type for e in given]), occurred, sizes, measures, amounts)
+    counted(body, 14 * n + 2 * sum(e.datacontenttype is not UNSET for e in given) + within)
+    occurred = instants([e.time for e in given], horizon)
+    return Rows(keys(ids, sources), paths_of([e.subject for e in given]), sources, _kinds([e.type for e in given]), occurred, sizes, measures, amounts)
 
 
 def _report(body: bytes, source: str, horizon: int) -> Rows:
     given = _ROWS.decode(body)
     n = len(given)
     sizes, measures, amounts, within = _amounts([e.amounts for e in given])
-    _counted(body, 10 * n + within)
-    paths = _paths([e.entity for e in given])
-    starts, ends = [_INSTANT[e.interval.start] for e in given], [_INSTANT[e.interval.end] for e in given]
-    as_of = _instants([e.as_of for e in given], horizon)
+    counted(body, 10 * n + within)
+    paths = paths_of([e.entity for e in given])
+    starts, ends = [INSTANT[e.interval.start] for e in given], [INSTANT[e.interval.end] for e in given]
+    as_of = instants([e.as_of for e in given], horizon)
     for start, end, read in zip(starts, ends, as_of, strict=True):
         if not start < end <= start + LONGEST_SPAN or read <= start:
             raise Unusual
     ids = [digest("report", *row) for row in zip(paths, map(str, starts), map(str, ends), map(str, as_of), strict=True)]
     row_ids = [bytes.fromhex(digest("row", source, path, str(start), str(end))) for path, start, end in zip(paths, starts, ends, strict=True)]
     sources, occurred = [source] * n, list(map(min, as_of, [end - 1 for end in ends]))
-    return Rows(_ids(ids, sources), paths, sources, ["report"] * n, occurred, sizes, measures, amounts, starts, ends, as_of, row_ids)
+    return Rows(keys(ids, sources), paths, sources, ["report"] * n, occurred, sizes, measures, amounts, starts, ends, as_of, row_ids)
 
 
 # -- columns -----------------------------------------------------------------------------------------------------------
 
 
-def _counted(body: bytes, strings: int) -> None:
+def counted(body: bytes, strings: int) -> None:
     """Every string of the body is among those decoded: no key stands twice."""
     if np.count_nonzero(np.frombuffer(body, np.uint8) == 0x22) != 2 * strings:
         raise Unusual
@@ -201,7 +202,7 @@ def _filled(column: list[str | UnsetType], default: str) -> tuple[list[str], int
     return filled, 2 * (len(column) - unset)  # type: ignore[return-value]  # nothing unset is left
 
 
-def _ids(ids: list[str], sources: list[str]) -> list[bytes]:
+def keys(ids: list[str], sources: list[str]) -> list[bytes]:
     """The keys that events are deduplicated by; no id is empty, endless, unprintable or there twice."""
     n, sizes = len(ids), list(map(len, ids))
     if not 0 < n <= plain.MOST or len(set(ids)) != n or not all(map(str.strip, ids)) or not "".join(ids).isprintable():
@@ -216,7 +217,7 @@ def _ids(ids: list[str], sources: list[str]) -> list[bytes]:
     return [(h := begin()).update(ident) or h.digest() for begin, ident in zip(begun, encoded, strict=True)]
 
 
-def _paths(paths: list[str]) -> list[str]:
+def paths_of(paths: list[str]) -> list[str]:
     all(map(_GOOD.__getitem__, paths))
     return paths
 
@@ -229,7 +230,7 @@ def _kinds(kinds: list[str]) -> list[str]:
     return kinds
 
 
-def _instants(written: list[str], horizon: int) -> list[int]:
+def instants(written: list[str], horizon: int) -> list[int]:
     made = _alike(written) if len(written) >= 8 else None
     if made is None:
         made = [_MINUTE[text[:16]] + _SECOND[text[16:]] for text in written]
@@ -275,14 +276,14 @@ def _amounts(given: list[dict[str, Any]]) -> tuple[list[int], list[str], list[in
         value, name = values[i], measures[i]
         if type(value) is Money:
             written = value.amount
-            measures[i] = _MONEY[name, value.currency]
+            measures[i] = IN_CURRENCY[name, value.currency]
             strings += 4 if isinstance(written, str) else 3
             moneys += 1
-            taken.append(_MICROS[written] if isinstance(written, str) else _micros_of(written))
+            taken.append(MICROS_OF[written] if isinstance(written, str) else _micros_of(written))
         else:
             strings += 1
-            taken.append(_MICROS[value])
-            if _COUNTED[name] and taken[-1] < 0:
+            taken.append(MICROS_OF[value])
+            if IS_COUNTED[name] and taken[-1] < 0:
                 raise Unusual
         values[i] = 0
     if moneys and any("@" in name for name in plain_names):
@@ -300,8 +301,15 @@ def _amounts(given: list[dict[str, Any]]) -> tuple[list[int], list[str], list[in
 
 def _counts(measures: Iterable[str], values: list[int]) -> None:
     """Returns where all the measures are counted, and none of the numbers is negative or past what an amount may be."""
-    if not all(map(_COUNTED.__getitem__, measures)) or min(values) < 0 or max(values) > LARGEST // MICRO:
+    if not all(map(IS_COUNTED.__getitem__, measures)) or min(values) < 0 or max(values) > LARGEST // MICRO:
         raise Unusual
+
+
+def count_of(value: int) -> int:
+    """Micro-units of something counted."""
+    if not 0 <= value <= LARGEST // MICRO:
+        raise Unusual
+    return value * MICRO
 
 
 def _micros_of(amount: int) -> int:
@@ -397,8 +405,8 @@ _BEGUN: _Known[tuple[str, int], Any] = _Known(_begin, 8192)
 _GOOD: _Known[str, bool] = _Known(_path, 65_536)
 _MINUTE: _Known[str, int] = _Known(lambda text: rfc3339(f"{text}:00Z"), 65_536)
 _SECOND: _Known[str, int] = _Known(_second, 65_536)
-_INSTANT: _Known[str, int] = _Known(rfc3339, 4096)
-_COUNTED: _Known[str, bool] = _Known(_is_counted, 4096)
-_MONEY: _Known[tuple[str, str], str] = _Known(_money, 4096)
-_MICROS: _Known[str, int] = _Known(_micros, 65_536)
+INSTANT: _Known[str, int] = _Known(rfc3339, 4096)
+IS_COUNTED: _Known[str, bool] = _Known(_is_counted, 4096)
+IN_CURRENCY: _Known[tuple[str, str], str] = _Known(_money, 4096)
+MICROS_OF: _Known[str, int] = _Known(_micros, 65_536)
 

@@ -15,13 +15,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from services.ingest.core import normalize, plain
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from services.ingest.core import normalize, plain, usual
 from services.ingest.core.instant import rfc3339
 from services.ingest.core.refused import Refused, at, step
 from services.ingest.core.signature import sign_standard_webhooks, standard_webhooks
 from services.ingest.core.source import Delivery, Example, Item
+from services.kernel.columns import Rows
 from services.kernel.entity import LEVELS
 from services.kernel.event import Event, Snapshot, Value
+from services.kernel.ids import digest
 from services.kernel.measure import count, count_measure, currency, measure, micros, money_measure
 
 NUMBERS = ("daily_budget", "bid")
@@ -40,6 +45,9 @@ class Sandbox:
 
     def sign(self, delivery: Delivery, secret: str, now: int) -> tuple[tuple[str, str], ...]:
         return sign_standard_webhooks(delivery, secret, now)
+
+    def rows(self, delivery: Delivery) -> Rows | None:
+        return usual.attempt(delivery, lambda body: _columns(body, delivery.horizon))
 
     def events(self, delivery: Delivery) -> Iterator[Item]:
         given = delivery.json()
@@ -147,6 +155,146 @@ def _currency(fields: Mapping[str, Any], pointer: str) -> str:
 def _micros(value: Any, pointer: str) -> int:
     with at(pointer):
         return micros(value)
+
+
+# -- the usual delivery, by columns: figures of entities, without what is watched for changes -----------------------------
+
+
+class _Entity(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    account: str
+    campaign: str | UnsetType = UNSET
+    ad_group: str | UnsetType = UNSET
+    creative: str | UnsetType = UNSET
+
+
+class _Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    id: str
+    entity: _Entity
+    occurred_at: str
+    currency: str | UnsetType = UNSET
+    interval: usual.Interval | UnsetType = UNSET
+    as_of: str | UnsetType = UNSET
+    impressions: int | UnsetType = UNSET
+    clicks: int | UnsetType = UNSET
+    leads: int | UnsetType = UNSET
+    spend: str | UnsetType = UNSET
+    conversions: dict[str, dict[str, int]] = {}
+    revenue: dict[str, dict[str, str]] = {}
+    name: str | UnsetType = UNSET
+
+
+class _Report(msgspec.Struct, forbid_unknown_fields=True):
+    type: str
+    rows: list[_Row]
+    account: str | UnsetType = UNSET
+    sent_at: str | UnsetType = UNSET
+
+
+_DECODER = msgspec.json.Decoder(_Report)
+
+
+def _columns(body: bytes, horizon: int) -> Rows:
+    given = _DECODER.decode(body)
+    kind, n = KINDS.get(given.type, ""), len(given.rows)
+    if not kind or not n:
+        raise usual.Unusual
+    strings = 3 + 2 * ((given.account is not UNSET) + (given.sent_at is not UNSET))
+    made = Rows([], [], [Sandbox.name] * n, [kind] * n, usual.instants([row.occurred_at for row in given.rows], horizon), [], [], [])
+    for row in given.rows:
+        parts = [p for p in (row.entity.account, row.entity.campaign, row.entity.ad_group, row.entity.creative) if p is not UNSET]
+        path = "/".join((Sandbox.name, *parts))
+        if path.count("/") != len(parts) or (len(parts) < 4 and _has_a_gap(row.entity)):
+            raise usual.Unusual
+        made.paths.append(path)
+        strings += 5 + 2 * len(parts) + _count_amounts(row, made) + _count_rest(row, path, horizon, made)
+    usual.counted(body, strings)
+    usual.paths_of(made.paths)
+    made.ids = usual.keys([row.id for row in given.rows], made.sources)
+    made.row_ids = made.row_ids if any(made.as_of) else []
+    if not made.row_ids:
+        made.interval_start, made.interval_end, made.as_of = [], [], []
+    if not made.names:
+        made.attributes_of = []
+    return made
+
+
+def _has_a_gap(entity: _Entity) -> bool:
+    levels = (entity.campaign, entity.ad_group, entity.creative)
+    return any(upper is UNSET and lower is not UNSET for upper, lower in zip(levels, levels[1:], strict=False))
+
+
+def _count_amounts(row: _Row, made: Rows) -> int:
+    """The row's amounts are added; how many strings of the body they are made of."""
+    strings, before = 0, len(made.amounts)
+    for name, value in (("impressions", row.impressions), ("clicks", row.clicks), ("leads", row.leads)):
+        if value is not UNSET:
+            strings += 1
+            made.measures.append(name)
+            made.amounts.append(usual.count_of(value))
+    if row.spend is not UNSET:
+        strings += 2
+        made.measures.append(usual.IN_CURRENCY["spend", _code(row)])
+        made.amounts.append(usual.MICROS_OF[row.spend])
+    for action, counts in row.conversions.items():
+        strings += 1
+        for attribution, number in counts.items():
+            strings += 1
+            made.measures.append(_counted("conversions", action, attribution))
+            made.amounts.append(usual.count_of(number))
+    for action, sums in row.revenue.items():
+        strings += 1
+        for attribution, written in sums.items():
+            strings += 2
+            made.measures.append(usual.IN_CURRENCY[_named("revenue", action, attribution), _code(row)])
+            made.amounts.append(usual.MICROS_OF[written])
+    if len(made.amounts) == before:
+        raise usual.Unusual
+    made.amounts_of.append(len(made.amounts) - before)
+    return strings
+
+
+def _count_rest(row: _Row, path: str, horizon: int, made: Rows) -> int:
+    """The row's interval and name are added; how many strings of the body they, the currency and the members of amounts are."""
+    strings = 2 * ((row.currency is not UNSET) + (row.as_of is not UNSET) + (row.name is not UNSET))
+    strings += bool(row.conversions) + bool(row.revenue)
+    start = end = as_of = 0
+    if row.interval is not UNSET:
+        strings += 5
+        if row.as_of is UNSET:
+            raise usual.Unusual
+        start, end = usual.INSTANT[row.interval.start], usual.INSTANT[row.interval.end]
+        [as_of] = usual.instants([row.as_of], horizon)
+        normalize.snapshot(start, end, as_of, (path,))
+        if as_of <= 0:
+            raise usual.Unusual
+    made.interval_start.append(start)
+    made.interval_end.append(end)
+    made.as_of.append(as_of)
+    made.row_ids.append(bytes.fromhex(digest("row", Sandbox.name, path, str(start), str(end))) if as_of else bytes(16))
+    made.attributes_of.append(int(row.name is not UNSET))
+    if row.name is not UNSET:
+        made.names.append("name")
+        made.values.append(normalize.text(row.name, "name"))
+    return strings
+
+
+def _code(row: _Row) -> str:
+    if row.currency is UNSET:
+        raise usual.Unusual
+    return row.currency
+
+
+def _named(base: str, action: str, attribution: str) -> str:
+    if ":" in action or ":" in attribution or "@" in action or "@" in attribution:
+        raise usual.Unusual
+    return f"{base}:{action}:{attribution}"
+
+
+def _counted(base: str, action: str, attribution: str) -> str:
+    name = _named(base, action, attribution)
+    if not usual.IS_COUNTED[name]:
+        raise usual.Unusual
+    return name
 
 
 SOURCE = Sandbox()
