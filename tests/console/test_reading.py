@@ -95,7 +95,7 @@ async def test_an_escalation_shows_all_that_an_answer_needs(w: SimpleNamespace) 
     text = (await w.admin.see("/escalations")).text
     for said in (
         "Proposed to pause",
-        "100 clicks in 50,000 impressions is 0.20 %; the limit is 0.80 %.",
+        "100 clicks in 50,000 impressions is 0.20 %; your limit is 0.80 %",
         "Evidence over 1,000,000 : 1 of 20 : 1",
         "status of sandbox/demo/c1/g1/a2 active paused",
         "Money 400.00 EUR a day",
