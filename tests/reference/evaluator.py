@@ -51,7 +51,8 @@ from services.rules_engine.core.program import (
 MICRO = 1_000_000
 HOUR = 3600 * MICRO
 DAY_PANE = HOUR // 12  # of the window of a day, where the rule reads none
-HORIZON = 7 * 24 * HOUR  # of deduplication
+HORIZON = 7 * 24 * HOUR  # of deduplication, where the first activation says nothing else
+AHEAD = HOUR
 CENT = 10_000
 LARGEST_AMOUNT = 2**53
 LARGEST_SUM = 2**62
@@ -75,18 +76,28 @@ def evaluate(records: Sequence[Stamped], interval: int = MICRO, *, skip: bool = 
     `skip=False` judges literally every boundary. `skip=True` leaves out those between two instants at which anything may change,
     and only after a boundary at which nothing did; `next_instant` says which instants these are.
     """
-    partition = Partition(interval, skip=skip, poisoned=frozenset(r.record.offset for r in records if isinstance(r.record, Skip)))
+    poisoned = frozenset(r.record.offset for r in records if isinstance(r.record, Skip))
+    activations = [r.record for r in records if isinstance(r.record, Activation) and r.record.state != "retired" and r.offset not in poisoned]
+    partition = Partition(interval, skip=skip, poisoned=poisoned, horizons=horizons_of(activations[0]) if activations else (HORIZON, AHEAD))
     partition.feed(records)
     return partition.decisions
+
+
+def horizons_of(activation: Activation) -> tuple[int, int]:
+    """(of deduplication, how far ahead an event may be dated): those of the partition's first activation, before it as well."""
+    return (activation.horizon or HORIZON, activation.ahead or AHEAD)
 
 
 class Partition:
     """`poisoned` are the offsets that a skip record anywhere on the log names: they move time and say nothing."""
 
-    def __init__(self, interval: int = MICRO, *, skip: bool = True, poisoned: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, interval: int = MICRO, *, skip: bool = True, poisoned: frozenset[int] = frozenset(), horizons: tuple[int, int] | None = None
+    ) -> None:
         self.interval = interval
         self.skip = skip
         self.poisoned = poisoned
+        self.horizons = horizons or (HORIZON, AHEAD)
         self.workspaces: dict[str, Workspace] = {}
         self.simulated = False
         self.decisions: list[Decision] = []
@@ -129,7 +140,7 @@ class Partition:
             self.simulated |= record.simulated
             return
         if isinstance(record, EventBatch | Activation | Ready | Target | Outcome | Change):
-            workspace = self.workspaces.setdefault(record.workspace, Workspace(record.workspace))
+            workspace = self.workspaces.setdefault(record.workspace, Workspace(record.workspace, *self.horizons))
             workspace.absorb(record, stamp, self.interval)
 
 
@@ -258,6 +269,8 @@ class Candidate:
 @dataclass
 class Workspace:
     name: str
+    horizon: int
+    ahead: int
     seen: dict[tuple[int, int], int] = field(default_factory=dict)  # event id -> period it was first seen in
     rows: dict[tuple[tuple[int, int], str], Row] = field(default_factory=dict)
     amounts: dict[tuple[str, str, str], list[Amount]] = field(default_factory=dict)  # (path, source, measure)
@@ -302,7 +315,7 @@ class Workspace:
             self.meets(unfit)
             return
         self.meets("accepted again after the horizon" if event.id in self.seen else "accepted")
-        self.seen[event.id] = stamp // HORIZON
+        self.seen[event.id] = stamp // self.horizon
         occurred_at = min(event.occurred_at, stamp)
         for path in ancestors(event.path):
             self.exists_since.setdefault(path, stamp)
@@ -318,13 +331,13 @@ class Workspace:
 
     def unfit(self, event: Event, stamp: int) -> str:
         """Why the event does not count, or "". What is set aside has not taken its id."""
-        if event.occurred_at > stamp + HOUR:
+        if event.occurred_at > stamp + self.ahead:
             return "set aside: ahead"
         if any(abs(micros) > LARGEST_AMOUNT for _, micros in event.amounts):
             return "set aside: huge"
-        if event.amounts and not event.is_snapshot and event.occurred_at < stamp - HORIZON:
+        if event.amounts and not event.is_snapshot and event.occurred_at < stamp - self.horizon:
             return "set aside: late"  # a duplicate of it might have been forgotten
-        if event.id in self.seen and stamp // HORIZON <= self.seen[event.id] + 1:
+        if event.id in self.seen and stamp // self.horizon <= self.seen[event.id] + 1:
             return "duplicate"  # the first in log order counts
         return ""
 

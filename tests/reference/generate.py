@@ -402,11 +402,13 @@ class Writer:
         self.rules = Rules(rng, self.interval, self.platform, self.ages)
         self.programs: dict[tuple[str, str], list[Program]] = {}
         self.unready: list[Ready] = []
+        self.programmed = False  # whether the first activation is written
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.snapshots: list[tuple[str, dict[str, Any]]] = []
         self.records: list[Stamped[Record]] = []
         self.poisoned = frozenset({rng.randrange(3, rounds)} if rng.random() < 0.1 else ())
-        self.told = Partition(self.interval, poisoned=self.poisoned)
+        self.horizons = rng.choice([(7 * DAY, HOUR), (7 * DAY, HOUR), (DAY, 2 * HOUR), (3 * DAY, MINUTE)])
+        self.told = Partition(self.interval, poisoned=self.poisoned, horizons=self.horizons)
         self.ads = self.entities()
 
     def entities(self) -> list[str]:
@@ -524,7 +526,7 @@ class Writer:
             path = rng.choice(ancestors(path))
         at = self.now - rng.choice([0, 0, 0, 0, 1, SECOND, MINUTE, HOUR, 5 * HOUR, DAY, 3 * DAY])
         if rng.random() < 0.08:
-            at = self.now + rng.choice([1, MINUTE, HOUR, HOUR + 1, 2 * HOUR, -7 * DAY, -7 * DAY - 1, -8 * DAY, -30 * DAY])
+            at = self.now + rng.choice([1, MINUTE, HOUR, HOUR + 1, 3 * HOUR, -self.horizons[0], -self.horizons[0] - 1, -8 * DAY, -30 * DAY])
         event: dict[str, Any] = {"id": f"e{len(self.events)}", "path": path, "at": at, "amounts": self.amounts(), "attributes": self.described()}
         event["source"] = path.split("/")[0]
         if rng.random() < 0.25:
@@ -660,7 +662,9 @@ class Writer:
             self.announce(workspace, program, rng.choice(["active", "active", "shadow"]))
 
     def announce(self, workspace: str, program: Program, state: str) -> None:
-        self.put(Activation(workspace, program.rule, program.version, state, program.to_json() if state != "retired" else ""))
+        horizon, ahead = self.horizons if not self.programmed or self.rng.random() < 0.9 else (2 * DAY, DAY)
+        self.programmed = True
+        self.put(Activation(workspace, program.rule, program.version, state, program.to_json() if state != "retired" else "", "", horizon, ahead))
         if state == "retired":
             return
         ready = Ready(workspace, program.version)
