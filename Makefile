@@ -24,8 +24,11 @@ check: setup  ## lint, types, walls
 planted: setup  ## plant bugs, each must turn a test red
 	$(PY) tests/planted.py
 
-bench: setup  ## every figure side by side in one run; ONLY=ingest one benchmark, JSON=1 a line of JSON a figure
+bench: setup .venv-bench/ready  ## every figure side by side in one run; ONLY=ingest one benchmark, JSON=1 a line of JSON a figure
 	@JSON=$(JSON) $(PY) -m benchmarks $(ONLY)
+
+.venv-bench/ready: requirements/bench.txt  # what the engine is measured against; without it those are skipped, and said to be
+	-@bash deploy/setup.sh .venv-bench bench >&2
 
 bench-check: setup  ## this tree and the commit before in turns; names what got slower than 0.9
 	@$(PY) -m benchmarks against $(or $(AGAINST),HEAD~1) $(ONLY)
@@ -40,4 +43,4 @@ ci:  ## what CI runs: install, check, test with every part required
 	bash deploy/ci.sh
 
 clean:
-	rm -rf .venv var build dist *.egg-info
+	rm -rf .venv .venv-bench var build dist *.egg-info

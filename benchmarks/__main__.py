@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks.figure import Figure
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("engine", "ingest", "latency", "actions")
+NAMES = ("engine", "ingest", "latency", "actions", "rivals")
 TURNS = 3
 SLOWER = 0.9
 
