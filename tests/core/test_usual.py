@@ -264,3 +264,19 @@ def test_an_hour_past_the_last_and_a_sixtieth_second_are_no_instants() -> None:
         with pytest.raises((usual.Unusual, RejectedInput)):
             usual.instants(["2026-02-28T23:59:59Z"] * 11 + [wrong], NOON)
     assert usual._alike(["2026-02-28T23:59:59Z"] * 12) == [rfc3339("2026-02-28T23:59:59Z")] * 12
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"entity": {"account": "demo", "ad_group": "g1"}},
+        {"entity": {"account": "demo", "campaign": "c1", "creative": "a1"}},
+        {"entity": {"account": "demo/c1"}},
+        {"conversions": {"a:b": {"c": 1}, "a": {"b:c": 2}}},  # one measure, said twice
+        {"impressions": -1},
+        {"spend": "1.25", "currency": ...},
+        {"interval": OPEN_DAY},
+    ],
+)
+def test_an_odd_row_of_the_sandbox_is_left_to_the_careful_reading(odd: dict[str, Any]) -> None:
+    assert not agree(delivery(json.dumps({"type": "report", "rows": [figure(**odd)]}).encode(), source="sandbox"))
