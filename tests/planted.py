@@ -495,6 +495,31 @@ PLANTS = (
         "if head.sequence < last.sequence:",
         (LEDGER + "test_tampering_names_the_first_broken_link",),
     ),
+    # -- what is read by columns means what the careful reading makes of it ----------------------------------------------------
+    Plant(
+        "a key that stands twice is not seen", "services/ingest/core/usual.py", "!= 2 * strings:", "< 2 * strings:",
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "an hour past the last is read at once", "services/ingest/core/usual.py", "if of_day.max() >= DAY:", "if False:",
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "one measure said twice by one event is counted twice", "services/ingest/core/usual.py", 'if moneys and any("@" in', 'if False and any("@" in',
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "an entity with a gap belongs to another", "services/ingest/sources/sandbox.py", "(len(parts) < 4 and _has_a_gap(row.entity))", "False",
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "a revoked key is believed on", "services/adapters/http/auth.py", "self._known.clear()", "pass",
+        ("tests/shell/test_auth.py",),
+    ),
+    Plant(
+        "a workspace's boundaries move", "services/rules_engine/api.py", "known.interval not in (0, interval)", "known.interval < 0",
+        ("tests/shell/test_rules_api.py::test_how_far_boundaries_are_apart_is_settled_by_the_first_activation",),
+    ),  # fmt: skip
 )
 
 
