@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 
@@ -30,13 +31,29 @@ def configure(level: str, form: str, secrets: Sequence[str] = (), stream: TextIO
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, Forgiving(stream))),  # all that a logger asks of it is write and flush
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(handlers=[Passing()], level=LEVELS[level], force=True)
     logging.captureWarnings(True)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class Forgiving:
+    """A stream that loses a line rather than fail the work that the line is about: a log may lie on the very disk that is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self.stream.write(text)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self.stream.flush()
 
 
 class Redacting:
