@@ -86,6 +86,12 @@ def test_an_attribute_never_seen_is_unknown(status: object, expected: int) -> No
     assert truth(compare(AttributeRef("status", "text"), "=", Text("active")), Given({}, attributes={"status": status})) == [expected]
 
 
+def test_exact_arithmetic_keeps_what_is_unknown_unknown() -> None:
+    judge = Judge(METRICS, Given({}))
+    assert judge.exactly(compare(AttributeRef("status", "text"), "=", Text("active")), 0) == UNKNOWN
+    assert judge.exactly(compare(ref(1), ">", TargetRef("cpc", "EUR", "")), 0) == UNKNOWN
+
+
 def leaf(value: int) -> Compare:
     """A comparison that is false, true or unknown."""
     return compare(Number(0, 1, "count", ""), "<", [Number(0, 1, "count", ""), Number(1, 1, "count", ""), TargetRef("none", "count", "")][value])

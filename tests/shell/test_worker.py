@@ -103,6 +103,20 @@ async def test_a_record_stamped_ahead_stops_the_partition_before_it_is_fed() -> 
     assert len(await logs.said()) == 1
 
 
+async def test_a_rule_activated_while_the_worker_runs_reads_the_days_that_the_log_holds() -> None:
+    logs = await Logs().hold(World().at(1).report("a", 1000, 5, status="active"))
+    worker = Worker(logs.events, logs.decisions, logs.clock, GUARDS, Metrics(CollectorRegistry()))
+    try:
+        await worker.start()
+        await worker.caught_up(1)
+        await logs.hold(World().at(20).activate(pause_rule(when=ctr_below(8000, DAY))).at(21).tick())
+        await worker.caught_up(len(logs.events.kept[0]))
+    finally:
+        await worker.stop()
+    [fired] = await logs.said()
+    assert (fired.readings[0].numerator, fired.readings[0].denominator) == (5_000_000, 1_000_000_000)
+
+
 async def test_a_rule_activated_today_reads_the_days_that_the_log_holds() -> None:
     world = World().at(1).report("a", 1000, 5, status="active").at(20)
     logs = await Logs().hold(world.activate(pause_rule(when=ctr_below(8000, DAY))).at(21).tick())
