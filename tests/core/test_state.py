@@ -43,7 +43,7 @@ KEPT: dict[type[Any], tuple[str, str]] = {
     ),
     Facts: (
         "demand entities windows sinces history seen slot snapshots attributes sources newest counts latest",
-        "levels dirty _demanded _slots _words",
+        "levels dirty horizon ahead _demanded _slots _words",
     ),
     Entities: ("path keys lineage first_event", "row depth word"),
     Windows: ("panes windows", "depths _turn"),
