@@ -93,8 +93,8 @@ def metrics(platform: str, currency: str, web: bool) -> dict[str, Kept]:
 class Rules:
     """Programs as the language would make them, and some that it would not."""
 
-    def __init__(self, rng: random.Random, interval: int, platform: str, ages: bool) -> None:
-        self.rng, self.interval, self.platform = rng, interval, platform
+    def __init__(self, rng: random.Random, interval: int, platform: str, ages: bool, brief: bool) -> None:
+        self.rng, self.interval, self.platform, self.brief = rng, interval, platform, brief
         self.currency = rng.choice(["EUR", "EUR", "EUR", "USD"])
         self.kept = metrics(platform, self.currency, web=rng.random() < 0.3)
         self.zone = rng.choice(ZONES)
@@ -159,7 +159,7 @@ class Rules:
         self.metrics = list(program.metrics)
         match rng.choice(["threshold", "threshold", "threshold", "scope", "scope", "metric", "guards", "priority", "hold"]):
             case "threshold":
-                return replace(program, when=nudged(program.when, rng))
+                return replace(program, when=nudged(program.when, rng), clear=self.kept_clear(program))
             case "scope":
                 return replace(program, where=None if program.where else self.active())
             case "metric":
@@ -170,6 +170,10 @@ class Rules:
             case "priority":
                 return replace(program, priority=program.priority + 1)
         return replace(program, hold=rng.choice([0, MINUTE, HOUR]))
+
+    def kept_clear(self, program: Program) -> Condition | None:
+        """Where `when` moves, its clear may come to be true beside it, and tell of it at every boundary: only in logs that pass few."""
+        return program.clear if self.brief else None
 
     # -- conditions --------------------------------------------------------------------------------------------------
 
@@ -213,7 +217,7 @@ class Rules:
         ref = self.ref(name, window)
         metric = self.metrics[ref.metric]
         bad_above = metric.family == "rate" or metric.denominator is None
-        op = rng.choice([">", ">", ">", ">=", "<"] if bad_above != against else ["<", "<", "<", "<=", ">"])
+        op = rng.choice([">", ">", ">=", "<"] if bad_above != against else ["<", "<", "<", "<=", ">"])
         bound = self.bound(name, metric)
         if rng.random() < 0.15:
             return compare({"<": ">", "<=": ">=", ">": "<", ">=": "<="}[op], bound, ref)
@@ -392,14 +396,14 @@ class Writer:
         self.rng = rng = random.Random(f"trimtab {seed}")
         self.ages = rng.random() < 0.25
         self.interval = rng.choice([HOUR, HOUR, 10 * MINUTE, SECOND]) if self.ages else rng.choice([SECOND, SECOND, SECOND, MINUTE, 10 * MINUTE])
-        self.brief = self.ages and self.interval == SECOND  # every boundary counts while spend ripens: no long gaps
+        self.brief = self.interval == SECOND and (self.ages or rng.random() < 0.1)  # every boundary counts while spend ripens: no long gaps
         self.rounds = rounds
         self.now = rng.choice(TURNS) * SECOND - rng.choice([0, HOUR, 2 * HOUR, DAY, 5 * DAY])
         self.now += rng.choice([0, 0, SECOND // 2, 1, -1])
         self.start = self.now
         self.names = ["acme"] if rng.random() < 0.7 else ["acme", "beta"]
         self.platform = META if rng.random() < 0.85 else GOOGLE
-        self.rules = Rules(rng, self.interval, self.platform, self.ages)
+        self.rules = Rules(rng, self.interval, self.platform, self.ages, self.brief)
         self.programs: dict[tuple[str, str], list[Program]] = {}
         self.unready: list[Ready] = []
         self.programmed = False  # whether the first activation is written
@@ -655,7 +659,7 @@ class Writer:
         for i in range(rng.choice([1, 2, 4])):
             asked = tuple(renumbered(a, rng) for a in first.guards)
             minimums = tuple(replace(m, least=m.least * rng.choice([1, 2, 3])) for m in first.minimums)
-            when, clear = nudged(first.when, rng), first.clear if rng.random() < 0.4 else None
+            when, clear = nudged(first.when, rng), self.rules.kept_clear(first)
             other = {"hold": rng.choice([0, first.hold, MINUTE]), "priority": rng.choice([0, 1]), "guards": asked, "minimums": minimums, "clear": clear}
             program = replace(first, rule=f"{first.rule}-{i}", when=when, **other)
             self.programs[workspace, program.rule] = [program]
