@@ -1,38 +1,81 @@
 """Events as columns: many events become one record of the log, and records of one workspace become one.
 
-    Event, Event ...      ->  Rows        lists of words, one entry an event; joining them costs no more than extending lists
+    Event, Event ...      ->  Rows        columns of words, one entry an event; joining them costs no more than extending lists
     Rows, Rows ...        ->  EventBatch  dictionaries of the words, columns of integers; each list becomes an array once
 """
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import accumulate, chain, repeat
-from typing import TypeVar
+from itertools import accumulate, chain, count, repeat
+from operator import itemgetter
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 
+from services.kernel.entity import level_of
 from services.kernel.event import Event, Value
 from services.kernel.ids import path_key
 from services.kernel.record import I64, U32, EventBatch
 
+K = TypeVar("K")
+
 MOST = 1000  # events of one record
+Ints: TypeAlias = list[int] | I64
+
+
+@dataclass(slots=True)
+class Numbered:
+    """A column of words: each of them once, in order of first appearance, and the number of the one that stands at each place."""
+
+    words: tuple[str, ...]
+    index: U32
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[str]:
+        return map(self.words.__getitem__, self.index.tolist())
+
+    def __getitem__(self, part: slice) -> list[str]:
+        return list(map(self.words.__getitem__, self.index[part].tolist()))
+
+
+Words: TypeAlias = list[str] | Numbered
+
+
+def numbered(column: Words) -> Numbered:
+    if isinstance(column, Numbered):
+        return column
+    known, index = numbers(column)
+    return Numbered(tuple(known), index)
+
+
+def numbers(column: Sequence[K]) -> tuple[list[K], U32]:
+    """(what stands in the column, each once in order of first appearance; which of these each entry is)."""
+    if len(column) < 2:
+        return list(column), np.zeros(len(column), np.uint32)
+    known: dict[K, int] = defaultdict(count().__next__)
+    index = array("I", itemgetter(*column)(known))
+    return list(known), np.frombuffer(index, np.uint32)
 
 
 @dataclass(slots=True)
 class Rows:
-    """Events as lists in their order. Those of snapshots are empty where no event is one, else they have zeros for deltas."""
+    """Events as columns in their order. Those of snapshots are empty where no event is one, else they have zeros for deltas."""
 
     ids: list[bytes]  # 16 bytes each
-    paths: list[str]
-    sources: list[str]
-    kinds: list[str]
-    occurred_at: list[int]
-    amounts_of: list[int]  # how many amounts each event has
-    measures: list[str]
-    amounts: list[int]
+    paths: Words
+    sources: Words
+    kinds: Words
+    occurred_at: Ints
+    amounts_of: Ints  # how many amounts each event has
+    measures: Words
+    amounts: Ints
     interval_start: list[int] = field(default_factory=list)
     interval_end: list[int] = field(default_factory=list)
     as_of: list[int] = field(default_factory=list)
@@ -69,35 +112,32 @@ def join(workspace: str, parts: Sequence[Rows]) -> EventBatch:
     n = sum(map(len, parts))
     words: dict[str, tuple[str, ...]] = {}
 
-    def number(dictionary: str, column: list[str]) -> U32:
-        known = dict.fromkeys(column)
-        words[dictionary] = tuple(known)
-        if len(known) < 2:
-            return np.zeros(len(column), np.uint32)
-        place = dict(zip(known, range(len(known)), strict=True))
-        return np.array([place[word] for word in column], np.uint32)
+    def number(dictionary: str, columns: Sequence[Words]) -> U32:
+        one = columns[0] if len(columns) == 1 else list(chain.from_iterable(columns))
+        found = numbered(one)
+        words[dictionary] = found.words
+        return found.index
 
     is_snapshot = any(p.row_ids for p in parts)
     attributed = any(p.attributes_of for p in parts)
     values = [v for p in parts for v in p.values] if attributed else []
     place = {text: i for i, text in enumerate(dict.fromkeys(v for v in values if isinstance(v, str)), 1)}
-    amounts_of = _joined([p.amounts_of for p in parts])
     return EventBatch(
         workspace=workspace,
         event_id=_pairs(chain.from_iterable(p.ids for p in parts)),
-        entity=number("paths", _joined([p.paths for p in parts])),
-        source=number("sources", _joined([p.sources for p in parts])),
-        kind=number("kinds", _joined([p.kinds for p in parts])),
-        occurred_at=_i64(_joined([p.occurred_at for p in parts])),
+        entity=number("paths", [p.paths for p in parts]),
+        source=number("sources", [p.sources for p in parts]),
+        kind=number("kinds", [p.kinds for p in parts]),
+        occurred_at=_ints([p.occurred_at for p in parts]),
         interval_start=_i64(_padded((p.interval_start, p) for p in parts)) if is_snapshot else np.zeros(n, np.int64),
         interval_end=_i64(_padded((p.interval_end, p) for p in parts)) if is_snapshot else np.zeros(n, np.int64),
         as_of=_i64(_padded((p.as_of, p) for p in parts)) if is_snapshot else np.zeros(n, np.int64),
         row_id=_pairs(chain.from_iterable(p.row_ids or repeat(bytes(16), len(p)) for p in parts)) if is_snapshot else np.zeros((n, 2), np.int64),
-        amount_event=_repeated(amounts_of),
-        amount_measure=number("measures", _joined([p.measures for p in parts])),
-        amount=_i64(_joined([p.amounts for p in parts])),
-        attribute_event=_repeated(_padded((p.attributes_of, p) for p in parts)) if attributed else np.zeros(0, np.uint32),
-        attribute_name=number("names", _joined([p.names for p in parts])),
+        amount_event=_repeated(_ints([p.amounts_of for p in parts])),
+        amount_measure=number("measures", [p.measures for p in parts]),
+        amount=_ints([p.amounts for p in parts]),
+        attribute_event=_repeated(_i64(_padded((p.attributes_of, p) for p in parts))) if attributed else np.zeros(0, np.uint32),
+        attribute_name=number("names", [p.names for p in parts]),
         attribute_text=np.array([place[v] if isinstance(v, str) else 0 for v in values], np.uint32),
         attribute_number=_i64([0 if isinstance(v, str) else v for v in values]),
         paths=words["paths"],
@@ -108,6 +148,16 @@ def join(workspace: str, parts: Sequence[Rows]) -> EventBatch:
         texts=tuple(place),
         path_key=keys_of(words["paths"]),
     )
+
+
+def reported(rows: Rows) -> set[tuple[str, str, str]]:
+    """Every (source, level, measure) that the rows say something of."""
+    paths, sources, measures = numbered(rows.paths), numbered(rows.sources), numbered(rows.measures)
+    levels = numbered(list(map(level_of, paths.words)))
+    width, depth = len(measures.words), len(levels.words)
+    of_each = sources.index.astype(np.int64) * depth + levels.index[paths.index]
+    seen = np.unique(of_each.repeat(rows.amounts_of) * width + measures.index).tolist()
+    return {(sources.words[i // width // depth], levels.words[i // width % depth], measures.words[i % width]) for i in seen}
 
 
 @lru_cache(65_536)
@@ -136,7 +186,7 @@ def cut(whole: Rows, most: int = MOST) -> Iterator[Rows]:
     if len(whole) <= most:
         yield whole
         return
-    amounts, attributes = [0, *accumulate(whole.amounts_of)], [0, *accumulate(whole.attributes_of)]
+    amounts, attributes = [0, *accumulate(map(int, whole.amounts_of))], [0, *accumulate(whole.attributes_of)]
     for i in range(0, len(whole), most):
         j = min(i + most, len(whole))
         a, b = slice(amounts[i], amounts[j]), slice(attributes[i], attributes[j]) if whole.attributes_of else slice(0, 0)
@@ -147,25 +197,25 @@ def cut(whole: Rows, most: int = MOST) -> Iterator[Rows]:
         )  # fmt: skip
 
 
-T = TypeVar("T")
-
-
-def _joined(lists: Sequence[list[T]]) -> list[T]:
-    return lists[0] if len(lists) == 1 else list(chain.from_iterable(lists))
-
-
 def _padded(columns: Iterable[tuple[list[int], Rows]]) -> list[int]:
     """The columns one after the other, zeros for a part that has none."""
     return list(chain.from_iterable(column or repeat(0, len(part)) for column, part in columns))
 
 
-def _repeated(sizes: list[int]) -> U32:
+def _repeated(sizes: I64) -> U32:
     """The index of each event as often as it has entries."""
-    return np.repeat(np.arange(len(sizes), dtype=np.uint32), np.array(sizes, np.int64))
+    return np.repeat(np.arange(len(sizes), dtype=np.uint32), sizes)
 
 
 def _pairs(keys: Iterable[bytes]) -> I64:
     return np.frombuffer(b"".join(keys), "<i8").reshape(-1, 2).astype(np.int64)
+
+
+def _ints(columns: Sequence[Ints]) -> I64:
+    """The columns one after the other."""
+    if any(isinstance(column, list) for column in columns):
+        return _i64(list(chain.from_iterable(c if isinstance(c, list) else c.tolist() for c in columns)))
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)  # type: ignore[return-value]  # none is a list
 
 
 def _i64(values: Sequence[int]) -> I64:

@@ -60,10 +60,24 @@ class Conflict(RejectedInput):
 
 
 class Unavailable(TrimtabError):
-    """A dependency is down: the sender keeps what it has and tries again."""
+    """A dependency is down, or too much is asked at once: the sender keeps what it has and tries again, after `retry_after` seconds."""
 
     reason = "unavailable"
     status = 503
+
+    def __init__(self, message: str, *, reason: str | None = None, status: int | None = None, retry_after: float = 1) -> None:
+        super().__init__(message, reason=reason, status=status)
+        self.retry_after = retry_after
+
+
+class Unreadable(Unavailable):
+    """Records that the log held are damaged where they are kept; `beyond` is the first offset after them."""
+
+    reason = "log_damaged"
+
+    def __init__(self, message: str, beyond: int) -> None:
+        super().__init__(message)
+        self.beyond = beyond
 
 
 class Misconfigured(TrimtabError):

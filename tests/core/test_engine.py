@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tests.core.world import DAY, GROUP, HOUR, MINUTE, SECOND, START, World, asked, batch, ctr_below, pause_rule
+import pytest
+
+from services.kernel.errors import RejectedInput
+from services.kernel.record import Poisoned
+from services.rules_engine.core.partition import Partition, demand_of
+from tests.core.world import DAY, GROUP, GUARDS, HOUR, MINUTE, SECOND, START, World, asked, batch, ctr_below, pause_rule
 
 S = SECOND / HOUR
 
@@ -177,8 +182,25 @@ def test_evidence_past_what_a_float_can_hold_is_exact() -> None:
     assert (fired.readings[0].numerator, fired.readings[0].denominator) == ((1 << 53) + 1, 1 << 54)
 
 
-def test_a_record_stamped_back_is_as_late_as_the_latest_before_it() -> None:
+@pytest.mark.parametrize("first", [False, True], ids=["behind the latest", "behind another that is stamped back"])
+def test_a_record_stamped_back_is_as_late_as_the_latest_before_it(first: bool) -> None:
     """Its event belongs to the evidence since the change at 1.5 h, though the machine that stamped it stands at 1 h."""
     world = World().activate(pause_rule()).at(1.5).change("a").at(2).tick().at(1)
+    if first:
+        world.target("unread", 1)
     event = {"id": "1", "path": f"{GROUP}/a", "at": START + 108 * MINUTE, "amounts": {"impressions": 10**9}, "attributes": {"status": "active"}}
     assert world.put(batch(event)).at(3).tick().told() == [(2 + S, "a", "fired", ())]
+
+
+def test_events_behind_a_poisoned_record_count_once_it_is_passed_over() -> None:
+    """They may have been read together with those before it, but not accepted: they come again."""
+    w = weak(weak(World().activate(pause_rule()).at(1)).put(Poisoned("cannot be read")), "b").at(1.1).tick()
+    partition, place = w.partition(), next(s.offset for s in w.records if isinstance(s.record, Poisoned))
+    with pytest.raises(RejectedInput):
+        partition.step(w.records)
+    assert partition.offset == place
+    partition.skipped = frozenset({place})
+    decisions = partition.step(w.records[place:])
+    assert [d.path.rpartition("/")[2] for d in decisions] == ["a", "b"]
+    whole = Partition(GUARDS, demand_of(w.records), frozenset({place}))
+    assert whole.step(w.records) == decisions and whole.digest() == partition.digest()

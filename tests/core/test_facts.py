@@ -14,6 +14,7 @@ from services.kernel.record import EventBatch
 from services.rules_engine.core.demand import HORIZON, Demand
 from services.rules_engine.core.facts import DAY, HOUR, Facts
 from services.rules_engine.core.seen import Seen
+from tests.core.world import fold
 
 START = 1_760_000_400_000_000 // DAY * DAY
 MINUTE = 60_000_000
@@ -63,21 +64,21 @@ A = "meta_ads/act/cmp/grp/a"
 
 
 def test_an_amount_counts_on_every_level(facts: Facts) -> None:
-    facts.fold([START + 5], [batch({"id": "1", "path": A, "at": START + 1, "amounts": {"clicks": 7}})])
+    fold(facts, START + 5, batch({"id": "1", "path": A, "at": START + 1, "amounts": {"clicks": 7}}))
     assert [sums(facts, p) for p in ("meta_ads", "meta_ads/act", "meta_ads/act/cmp", "meta_ads/act/cmp/grp", A)] == [7] * 5
 
 
 def test_of_two_events_with_one_id_the_first_counts_and_the_conflict_is_counted(facts: Facts) -> None:
     for amount in (7, 9, 7):
-        facts.fold([START + 5], [batch({"id": "1", "path": A, "at": START + 1, "amounts": {"clicks": amount}})])
+        fold(facts, START + 5, batch({"id": "1", "path": A, "at": START + 1, "amounts": {"clicks": amount}}))
     assert sums(facts, A) == 7
     assert (facts.counts["conflicting"], facts.counts["duplicate"]) == (1, 2)
 
 
 def test_a_restated_day_amends_the_day_it_belongs_to(facts: Facts) -> None:
     day = {"path": A, "interval": (START - DAY, START - 6 * HOUR), "row": "r"}
-    facts.fold([START + 1], [batch({"id": "1", "at": START, "as_of": START, "amounts": {"clicks": 10}, **day})])
-    facts.fold([START + HOUR], [batch({"id": "2", "at": START, "as_of": START + HOUR, "amounts": {"clicks": 14}, **day})])
+    fold(facts, START + 1, batch({"id": "1", "at": START, "as_of": START, "amounts": {"clicks": 10}, **day}))
+    fold(facts, START + HOUR, batch({"id": "2", "at": START, "as_of": START + HOUR, "amounts": {"clicks": 14}, **day}))
     assert sums(facts, A) == 14
     facts.roll(START + 18 * HOUR - 1)  # the interval's end - 1 us is still inside
     assert sums(facts, A) == 14
@@ -88,7 +89,7 @@ def test_a_restated_day_amends_the_day_it_belongs_to(facts: Facts) -> None:
 def test_a_redelivered_older_row_changes_nothing(facts: Facts) -> None:
     for i, (as_of, clicks) in enumerate([(START + 2, 14), (START + 1, 10), (START + 2, 99)]):
         row = {"path": A, "at": START, "interval": (START, START + DAY), "row": "r"}
-        facts.fold([START + HOUR], [batch({"id": str(i), "as_of": as_of, "amounts": {"clicks": clicks}, **row})])
+        fold(facts, START + HOUR, batch({"id": str(i), "as_of": as_of, "amounts": {"clicks": clicks}, **row}))
     assert sums(facts, A) == 14
     assert facts.counts["outdated"] == 2
 
@@ -97,13 +98,13 @@ def test_a_delta_past_the_horizon_a_future_one_and_a_huge_one_are_set_aside_visi
     now = START + HORIZON
     events = [("late", START - 1, 1), ("edge", START, 2), ("ahead", now + HOUR + 1, 4), ("huge", now, (1 << 53) + 1)]
     for name, at, clicks in events:
-        facts.fold([now], [batch({"id": name, "path": A, "at": at, "amounts": {"clicks": clicks}})])
+        fold(facts, now, batch({"id": name, "path": A, "at": at, "amounts": {"clicks": clicks}}))
     assert {n: facts.counts[n] for n in ("late", "ahead", "huge", "accepted")} == {"late": 1, "ahead": 1, "huge": 1, "accepted": 1}
 
 
 def test_the_latest_attribute_wins_and_a_tie_goes_to_the_later_record(facts: Facts) -> None:
     for i, (at, status) in enumerate([(5, "active"), (3, "paused"), (5, "archived")]):
-        facts.fold([START + 9], [batch({"id": str(i), "path": A, "at": START + at, "attributes": {"status": status}})])
+        fold(facts, START + 9, batch({"id": str(i), "path": A, "at": START + at, "attributes": {"status": status}}))
     assert facts.attribute("status", facts.entities.row[A]) == "archived"
 
 
@@ -118,7 +119,7 @@ def test_sums_over_a_window_equal_a_recount(events: list[tuple[int, int, int]], 
     while deliveries:
         cut = rng.randint(1, len(deliveries))
         facts.roll(START + rng.randint(0, 9) * HOUR)
-        facts.fold([now - 1], [batch(*deliveries[:cut])])
+        fold(facts, now - 1, batch(*deliveries[:cut]))
         deliveries = deliveries[cut:]
     facts.roll(now)
     for p, path in enumerate(paths):
@@ -145,7 +146,7 @@ def test_an_id_is_known_until_the_period_after_its_own_ends() -> None:
 
 
 def test_an_amount_dated_ahead_lands_at_its_stamp(facts: Facts) -> None:
-    facts.fold([START + 5], [batch({"id": "1", "path": A, "at": START + 50 * MINUTE, "amounts": {"clicks": 7}})])
+    fold(facts, START + 5, batch({"id": "1", "path": A, "at": START + 50 * MINUTE, "amounts": {"clicks": 7}}))
     assert sums(facts, A, HOUR) == 7
     facts.roll(START + HOUR + 2 * MINUTE)
     assert sums(facts, A, HOUR) == 0
@@ -153,14 +154,14 @@ def test_an_amount_dated_ahead_lands_at_its_stamp(facts: Facts) -> None:
 
 def test_sums_past_what_a_float_can_hold_are_exact(facts: Facts) -> None:
     for i, amount in enumerate((1 << 53, 1)):
-        facts.fold([START + 5], [batch({"id": f"{i}", "path": A, "at": START + 1, "amounts": {"clicks": amount}})])
+        fold(facts, START + 5, batch({"id": f"{i}", "path": A, "at": START + 1, "amounts": {"clicks": amount}}))
     assert sums(facts, A) == (1 << 53) + 1
 
 
 def test_a_delta_counts_for_seven_days_and_once(facts: Facts) -> None:
     week = 7 * 24 * HOUR
     for stamp in (START, START + week - 1, START + week):
-        facts.fold([stamp], [batch({"id": "1", "path": A, "at": START, "amounts": {"clicks": 7}})])
-    facts.fold([START + week], [batch({"id": "2", "path": A, "at": START, "amounts": {"clicks": 1}})])
-    facts.fold([START + week + 1], [batch({"id": "3", "path": A, "at": START, "amounts": {"clicks": 1}})])
+        fold(facts, stamp, batch({"id": "1", "path": A, "at": START, "amounts": {"clicks": 7}}))
+    fold(facts, START + week, batch({"id": "2", "path": A, "at": START, "amounts": {"clicks": 1}}))
+    fold(facts, START + week + 1, batch({"id": "3", "path": A, "at": START, "amounts": {"clicks": 1}}))
     assert {n: facts.counts[n] for n in ("accepted", "duplicate", "late")} == {"accepted": 2, "duplicate": 2, "late": 1}

@@ -478,6 +478,10 @@ class Figures:
         value = self.counted[measure.name.partition("@")[0], window]
         return np.full(len(rows), value, np.int64), np.full(len(rows), value < 0)
 
+    def sum_of(self, measure: Measure, window: int, row: int) -> tuple[int, bool]:
+        value = self.counted[measure.name.partition("@")[0], window]
+        return value, value < 0
+
     def target(self, wanted: Any, row: int) -> int | None:
         return self.goal
 

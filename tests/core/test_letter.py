@@ -13,7 +13,6 @@ import pytest
 from services.kernel.errors import RejectedInput
 from services.kernel.record import Activation, Ready, Skip
 from services.rules_engine.core.evidence import default_coefficients, proportion_log_e, threshold_micro_nats
-from services.rules_engine.core.judgement import View
 from services.rules_engine.core.partition import Partition, demand_of, skips_of
 from services.rules_engine.core.program import (
     Action,
@@ -32,7 +31,9 @@ from services.rules_engine.core.program import (
     TargetRef,
     Text,
 )
+from services.rules_engine.core.state import dump, joined, load
 from services.rules_engine.core.truth import Judge
+from services.rules_engine.core.view import View
 from services.rules_engine.core.workspace import Workspace
 from services.rules_engine.language.zone import offsets
 from tests.core.world import (
@@ -125,8 +126,8 @@ def test_the_horizons_of_the_first_activation_hold_for_good() -> None:
 
 
 def test_a_rule_that_asks_for_other_semantics_is_refused_by_a_build_that_does_not_know_them() -> None:
-    other = replace(pause_rule(), semantics=2)
-    with pytest.raises(RejectedInput, match="semantics 2"):
+    other = replace(pause_rule(), semantics=3)
+    with pytest.raises(RejectedInput, match="semantics 3; this build knows 1, 2"):
         World().activate(other).decisions()
 
 
@@ -338,6 +339,95 @@ def test_what_spends_a_cause_and_what_does_not(status: str, fires: int) -> None:
     [fired] = world.at(1.1).tick().decisions()
     world.outcome(fired.id, status).at(1.2).tick()
     assert [d.kind for d in world.decisions()] == ["fired"] * fires
+
+
+def lapsed(**changes: Any) -> tuple[World, str]:
+    """A world in which a decision fired at 1.1 h and its deadline has passed unanswered, and its id."""
+    world = weak(World().activate(pause_rule(**changes)).at(1))
+    [fired] = world.at(1.1).tick().decisions()
+    assert world.at(3).tick().decisions() == [fired]
+    return world, fired.id
+
+
+@pytest.mark.parametrize(
+    ("status", "fires"),
+    [("verified", 1), ("rejected", 1), ("failed", 1), ("unknown", 1), ("held", 2), ("expired", 2), ("cancelled", 2), ("approved", 1)],
+)
+def test_a_late_word_that_a_decision_was_not_carried_out_gives_its_cause_back(status: str, fires: int) -> None:
+    """5.6: the deadline had spent it, as if the end were unknown."""
+    world, fired = lapsed()
+    world.at(3.1).outcome(fired, status).at(3.2).tick()
+    decisions = world.decisions()
+    assert [d.kind for d in decisions] == ["fired"] * fires
+    assert [d.now for d in decisions[1:]] == [START + round(3.1 * HOUR) + SECOND] * (fires - 1)
+
+
+def test_of_several_late_words_the_first_counts() -> None:
+    world, fired = lapsed()
+    world.at(3.1).outcome(fired, "unknown").at(3.2).outcome(fired, "held").at(3.3).tick()
+    assert len(world.decisions()) == 1
+    world, fired = lapsed()
+    world.at(3.1).outcome(fired, "held").at(3.2).tick()
+    _, again = world.decisions()
+    world.outcome(again.id, "verified").at(3.3).outcome(fired, "held").at(3.4).tick()
+    assert len(world.decisions()) == 2
+
+
+def test_a_late_word_gives_back_nothing_of_another_cause() -> None:
+    rule = {"when": ctr_below(8000, DAY)}
+    world, fired = lapsed(**rule)
+    world.report("a", 0, 100_000).at(4).report("a", 10**8, 0).at(4.1)
+    _, cleared, second = world.tick().decisions()
+    assert (cleared.kind, second.kind) == ("cleared", "fired")
+    world.outcome(fired, "held").at(4.15).tick()
+    assert len(world.decisions()) == 3  # the second is still waited for
+    world.outcome(second.id, "verified").at(4.2).outcome(fired, "held").at(6).tick()
+    assert len(world.decisions()) == 3
+
+
+def test_a_late_word_about_an_old_cause_ends_no_wait_for_another() -> None:
+    """A rule that stays on between two causes, because it clears later than its condition ends."""
+    world, fired = lapsed(when=ctr_below(8000, DAY), clear=ctr_below(0, DAY))
+    _, second = world.report("a", 0, 100_000).at(4).report("a", 10**8, 0).at(4.1).tick().decisions()
+    assert second.kind == "fired"
+    world.outcome(fired, "held").at(4.15).tick()
+    assert len(world.decisions()) == 2
+    world.outcome(second.id, "held").at(4.2).tick()
+    assert len(world.decisions()) == 3
+
+
+def test_a_rule_of_the_first_semantics_keeps_its_causes_spent() -> None:
+    """1.10: new semantics take effect by a record, never by a deployment."""
+    world, fired = lapsed(semantics=1)
+    world.at(3.1).outcome(fired, "held").at(3.2).tick()
+    assert len(world.decisions()) == 1
+
+
+def test_a_late_word_gives_the_cause_back_after_a_restart_too() -> None:
+    world, fired = lapsed()
+    state = world.partition()
+    state.step(world.records)
+    plain, pieces = dump(state)
+    restored = load(json.loads(json.dumps(plain)), joined(pieces), GUARDS)
+    assert restored.digest() == state.digest()
+    before = len(world.records)
+    world.at(3.1).outcome(fired, "held").at(3.2).tick()
+    [again] = restored.step(world.records[before:])
+    assert (again.kind, again.id != fired) == ("fired", True)
+
+
+def test_decisions_that_lapsed_are_forgotten_with_their_causes() -> None:
+    """Memory holds those whose cause lasts, not all that ever lapsed."""
+    world, fired = lapsed(when=ctr_below(8000, DAY))
+    state = world.partition()
+    state.step(world.records)
+    workspace = state.workspaces["acme"]
+    assert set(workspace.lapsed) == {fired}
+    workspace._lapsed_most = 1
+    before = len(world.records)
+    world.report("a", 0, 100_000).at(4).report("a", 10**8, 0).at(8).tick()
+    _, second = state.step(world.records[before:])
+    assert set(workspace.lapsed) == {second.id}
 
 
 def test_a_spent_cause_stays_spent_though_the_object_leaves_the_scope_and_comes_back() -> None:
@@ -630,7 +720,7 @@ def test_a_version_hashes_what_the_program_says_and_neither_its_text_nor_its_tar
     assert replace(base, source="# a comment").version == base.version
     for other in (
         {"when": ctr_below(8001)}, {"metrics": (replace(CTR, version=2), SHOWN)}, {"lag": Lag("purchases", ((HOUR, 1),))}, {"coefficients": (("low", (0.1,)),)},
-        {"valid_for": MINUTE}, {"zone": "UTC"}, {"guards": (asked("fresh", within=HOUR),)}, {"interval": MINUTE}, {"semantics": 2},
+        {"valid_for": MINUTE}, {"zone": "UTC"}, {"guards": (asked("fresh", within=HOUR),)}, {"interval": MINUTE}, {"semantics": 1},
     ):  # fmt: skip
         assert replace(base, **other).version != base.version
     [before] = weak(World().activate(base).at(1)).at(2).tick().decisions()

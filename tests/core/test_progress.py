@@ -77,8 +77,16 @@ def test_an_unknown_second_step_restores_nothing() -> None:
 @pytest.mark.parametrize(
     ("answer", "seen", "expected"),
     [
-        ("unclear", (92,), ("verified", "")),
-        ("", (80, 80, 92), ("verified", "")),
+        ("accepted", (92,), ("verified", "")),
+        ("accepted", (80, 80, 92), ("verified", "")),
+        ("unclear", (92,), ("", "")),
+        ("unclear", (92, 92), ("verified", "")),
+        ("", (80, 92, 92), ("verified", "")),
+        ("", (80, 80, 92), ("", "")),
+        ("", (80, 80, 92, 92), ("verified", "")),
+        ("unclear", (80, 92, 80), ("unknown", "changed_meanwhile")),
+        ("unclear", (92, None), ("", "")),
+        ("unclear", (92, None, 92), ("", "")),
         ("unclear", (80, 80), ("", "")),
         ("unclear", (80, 80, 80), ("failed", "not_applied")),
         ("", (80, None, 80), ("failed", "not_applied")),

@@ -66,6 +66,7 @@ OFTEN = {
         "ended: deadline",
         "ended: deadline of an escalation",
         "ended: after its cause",
+        *(f"ended late: {status}" for status in ("verified", "held", "expired", "cancelled", "after its cause")),
         "off while waiting",
         *(f"reading {truth}" for truth in ("true", "false", "unknown")),
         *(f"row: {what}" for what in ("new", "restated", "restated elsewhere", "outdated", "open", "closed")),

@@ -39,7 +39,7 @@ KEPT: dict[type[Any], tuple[str, str]] = {
     Partition: ("demand skipped workspaces now offset simulated", "guards _soon"),
     Workspace: (
         "name simulated facts targets changed ours activated effective born rules flights deadlines held interval judged fresh turn",
-        "guards changed_at ours_at shapes pairs _batches _goals _goals_until _currencies",
+        "guards changed_at ours_at lapsed shapes panels pairs _arrivals _taken _folded _goals _goals_until _currencies _lapsed_most",
     ),
     Facts: (
         "demand entities windows sinces history seen slot snapshots attributes sources newest counts latest",
@@ -47,19 +47,19 @@ KEPT: dict[type[Any], tuple[str, str]] = {
     ),
     Entities: ("path keys lineage first_event", "row depth word"),
     Windows: ("panes windows", "depths _turn"),
-    Panes: ("width parts", ""),
+    Panes: ("width parts", "order"),
     Window: ("width panes sums first", ""),
     Sums: ("table", ""),
     Since: ("born latest start _sums", ""),
     History: ("sorted loose", "needed _waiting"),
     Seen: ("period tables", "horizon"),
     Table: ("ids body", ""),
-    Keys: ("count key", "table"),
+    Keys: ("count key", "table _before _moved fullest"),
     Snapshots: ("keys ids kept", ""),
     Attributes: ("columns words", "vocabulary"),
     Column: ("when text number", ""),
-    Running: ("program version mode since lives text", "weighers sources sample_window measured shape place"),
-    Life: ("since on spent flight outlived emitted wake", ""),
+    Running: ("program version mode since lives text", "comparisons weighers sources sample_window measured shape place panel seat"),
+    Life: ("since on spent flight outlived emitted missed wake", ""),
     Flight: ("rule subject paths deadline", ""),
     Changed: ("when by ours", ""),
 }
@@ -190,7 +190,7 @@ def parts(value: Any) -> list[Any]:
     if type(value) not in KEPT:
         return []
     kept, made = (set(names.split()) for names in KEPT[type(value)])
-    there = set(getattr(type(value), "__slots__", ())) or set(vars(value)) | {"shape", "place"} & made
+    there = set(getattr(type(value), "__slots__", ())) or set(vars(value)) | {"shape", "place", "panel", "seat"} & made
     assert there == kept | made, f"{type(value).__name__}: a new field is written down by state.py (and counts STATE up), or named here as made anew"
     return [value, *(p for name in sorted(kept) for p in parts(getattr(value, name)))]
 

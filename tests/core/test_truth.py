@@ -30,6 +30,10 @@ class Given:
         sums = np.array([self.rows[r].get(measure, 0) for r in rows.tolist()], np.int64)
         return sums, (sums < 0) | (sums > 1 << 62)
 
+    def sum_of(self, measure, window, row):
+        sums, unknown = self.sums(measure, window, np.array([row]))
+        return int(sums[0]), bool(unknown[0])
+
     def target(self, name, row):
         return self._target
 

@@ -19,7 +19,8 @@ from services.ingest.core.source import Delivery, Rejection
 from services.ingest.intake import without_twins
 from services.ingest.sources import generic, sandbox
 from services.ingest.sources.generic import BATCH
-from services.kernel.columns import batch, join
+from services.kernel.columns import Rows, batch, join, reported
+from services.kernel.entity import level_of
 from services.kernel.errors import RejectedInput
 from services.kernel.event import Event
 
@@ -43,7 +44,10 @@ def carefully(d: Delivery, route: str = "events") -> tuple[list[Event], list[Rej
 
 
 def by_columns(d: Delivery, route: str = "events") -> Any:
-    return SOURCES[d.source].rows(d) if route == "events" else usual.report(d, "generic")
+    if route == "events":
+        return SOURCES[d.source].rows(d)
+    found = usual.reports((d,), "generic")
+    return found[0] if found is not None else None
 
 
 def agree(d: Delivery, route: str = "events") -> bool:
@@ -148,6 +152,82 @@ def test_what_is_read_by_columns_is_what_the_careful_reading_makes_of_it(form: s
     agree(delivery(json.dumps(wrapped, ensure_ascii=data.draw(st.booleans())).encode("utf-8", "surrogatepass"), media), route)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=200, deadline=None)
+@given(data=st.data())
+def test_deliveries_read_together_say_what_each_says_alone_or_nothing_where_one_is_unusual(form: str, data: st.DataObject) -> None:
+    item, media, route = FORMS[form]
+    is_plain = form == "plain"
+    group = []
+    for items in data.draw(st.lists(st.lists(item, min_size=1, max_size=3), min_size=1, max_size=4)):
+        shape = data.draw(st.sampled_from((items, {"events": items}, items[0]) if is_plain else (items,)))
+        group.append(delivery(json.dumps(shape).encode(), media))
+    found = SOURCES["generic"].rows_of(group) if route == "events" else usual.reports(group, "generic")
+    alone = [by_columns(d, route) for d in group]
+    if found is None:
+        assert None in alone
+        return
+    rows, of = found
+    assert of == [len(one) for one in alone]
+    assert same(join("acme", [rows]), join("acme", alone))
+
+
+MONEY_WRITTEN = b'{"spend": {"amount": "1.25", "currency": "EUR"}}'
+WRITTEN = st.sampled_from(
+    (MONEY_WRITTEN, b'{"clicks": 1}', b'{"clicks":1}', b'{\n "clicks": 1}', b'{"clicks": 1, "leads": 2}', b'{"leads": 2, "clicks": 1}')
+    + (b'{"clicks": 1,\r\n"spend": {"amount": 1, "currency": "USD"}}', b'{"spend@EUR": "1.25", "clicks": 0}', b'{"impressions": 7, "clicks": 1, "leads": 3}')
+)
+ODDLY_WRITTEN = st.sampled_from(
+    (b'{"clicks": 1, "clicks": 1}', b'{"spend": {"amount": 1, "amount": 1, "currency": "EUR"}}', b"{}", b"null", b'{"clicks": -1}', b'{"clicks": 01}')
+    + (b'{"clicks": 1}, "amounts": {"clicks": 1}', b'{"clicks": 1}, {"leads": 1}', b'{"clicks": 1,}', b'{"clicks": "\n"}', b'{"clicks" 1}')
+    + (b'{"spend@EUR": "1", "spend": {"amount": "1", "currency": "EUR"}}',)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(mostly(WRITTEN, ODDLY_WRITTEN), min_size=1, max_size=12), st.sampled_from(("plain", "clouds", "rows")))
+def test_amounts_written_alike_are_those_that_each_of_them_says(written: list[bytes], form: str) -> None:
+    make, media, route = {"plain": event, "clouds": cloud, "rows": row}[form], *FORMS[form][1:]
+    put = {"data": {"amounts": 0}} if form == "clouds" else {"amounts": 0}
+    items = [make(**put, **({"entity": f"meta_ads/{i}"} if form == "rows" else {"id": f"o-{i}"})) for i in range(len(written))]
+    bodies = [json.dumps(item).encode().replace(b'"amounts": 0', b'"amounts": ' + text) for item, text in zip(items, written, strict=True)]
+    agree(delivery(b"[" + b", ".join(bodies) + b"]", media), route)
+
+
+def test_amounts_written_alike_in_many_events_are_read_by_columns() -> None:
+    texts = [b'{"clicks": 1}', b'{"clicks": 1,\n "leads": 2}', b'{"spend": {"amount": "1.25", "currency": "EUR"}, "leads": 3}', b'{"clicks": 1}'] * 3
+    bodies = [json.dumps(event(id=f"o-{i}", amounts=0)).encode().replace(b'"amounts": 0', b'"amounts": ' + text) for i, text in enumerate(texts)]
+    for some in (bodies, bodies[:1], bodies[:3], [b for i, b in enumerate(bodies) if i % 4 != 1]):
+        assert agree(delivery(b"[" + b",".join(some) + b"]"))
+        twice = some[0].replace(b'"clicks": 1}', b'"clicks": 1, "clicks": 1}')
+        assert not agree(delivery(b"[" + b",".join([twice, *some[1:]]) + b"]"))
+
+
+SAID = st.tuples(st.sampled_from(("a", "b")), st.sampled_from((AD, "meta_ads/1", "meta_ads/2", "meta_ads/1/2")), st.sets(st.sampled_from("abc"), min_size=1))
+
+
+@given(st.lists(SAID))
+def test_what_rows_report_is_each_measure_at_the_level_that_it_stands_at(said: list[tuple[str, str, set[str]]]) -> None:
+    measures, n = [name for _, _, names in said for name in sorted(names)], len(said)
+    sizes, sources, paths = [len(names) for _, _, names in said], [source for source, _, _ in said], [path for _, path, _ in said]
+    rows = Rows([bytes(16)] * n, paths, sources, ["report"] * n, [0] * n, sizes, measures, [1] * len(measures))
+    assert reported(rows) == {(source, level_of(path), name) for source, path, names in said for name in names}
+
+
+def test_an_id_may_be_there_again_in_another_delivery_but_not_in_its_own() -> None:
+    once, twice = delivery(json.dumps([event()]).encode()), delivery(json.dumps([event(), event()]).encode())
+    assert SOURCES["generic"].rows_of([once, once]) is not None
+    assert SOURCES["generic"].rows_of([once, twice]) is None
+
+
+def test_the_instant_that_far_future_is_measured_from_is_each_delivery_s_own() -> None:
+    ahead = json.dumps([event(occurred_at="2026-03-01T12:59:59Z")]).encode()
+    early, late = (Delivery("generic", "acme", ahead, (("content-type", PLAIN),), at) for at in (NOON - 60_000_000, NOON))
+    assert by_columns(late) is not None
+    assert by_columns(early) is None
+    assert SOURCES["generic"].rows_of([late, early]) is None
+
+
 BITS = st.sampled_from([b"", *(bytes((c,)) for c in b'"\\,:[ \x00\x7f09e.-\xe9'), b"{}", b'"a":1,', b"null", b"\xc3\xa9"])
 
 
@@ -185,7 +265,9 @@ def test_what_is_read_by_columns_of_the_sandbox_is_what_the_careful_reading_make
 def test_a_usual_delivery_of_the_sandbox_is_read_by_columns() -> None:
     snapshot = {"interval": OPEN_DAY, "as_of": "2026-03-01T11:00:00Z"}
     account = figure(entity={"account": "demo"}, spend=..., revenue=..., currency=...)
-    for rows in ([figure()], [figure(**snapshot), figure(id="r-2", name="Summer_v3")], [account]):
+    yesterday = {"interval": {"start": "2026-02-28T00:00:00Z", "end": "2026-03-01T00:00:00Z"}, "as_of": "2026-03-01T02:00:00Z"}
+    mixed = [figure(**yesterday), figure(id="r-2", name="Summer_v3"), figure(id="r-3", **snapshot)]
+    for rows in ([figure()], [figure(**snapshot), figure(id="r-2", name="Summer_v3")], mixed, [account]):
         assert agree(delivery(json.dumps({"type": "report", "account": "demo", "rows": rows}).encode(), source="sandbox"))
     twice = json.dumps({"type": "report", "rows": [figure()]}).replace('"clicks": 2', '"clicks": 2, "clicks": 2').encode()
     assert by_columns(delivery(twice, source="sandbox")) is None
@@ -256,14 +338,15 @@ def test_instants_read_at_once_are_those_read_one_by_one(seed: int, digits: int,
         read = usual.instants(texts, NOON + 10**15)
     except (usual.Unusual, RejectedInput):
         return
-    assert read == [rfc3339(text) for text in texts]
+    assert list(read) == [rfc3339(text) for text in texts]
 
 
 def test_an_hour_past_the_last_and_a_sixtieth_second_are_no_instants() -> None:
     for wrong in ("2026-02-28T24:00:00Z", "2026-02-28T29:59:59Z", "2026-02-28T23:60:00Z", "2026-02-28T23:59:60Z"):
         with pytest.raises((usual.Unusual, RejectedInput)):
             usual.instants(["2026-02-28T23:59:59Z"] * 11 + [wrong], NOON)
-    assert usual._alike(["2026-02-28T23:59:59Z"] * 12) == [rfc3339("2026-02-28T23:59:59Z")] * 12
+    alike = usual._alike(["2026-02-28T23:59:59Z"] * 12)
+    assert alike is not None and alike.tolist() == [rfc3339("2026-02-28T23:59:59Z")] * 12
 
 
 @pytest.mark.parametrize(
@@ -276,6 +359,7 @@ def test_an_hour_past_the_last_and_a_sixtieth_second_are_no_instants() -> None:
         {"impressions": -1},
         {"spend": "1.25", "currency": ...},
         {"interval": OPEN_DAY},
+        {"interval": OPEN_DAY, "as_of": "2026-03-01T00:00:00Z"},
     ],
 )
 def test_an_odd_row_of_the_sandbox_is_left_to_the_careful_reading(odd: dict[str, Any]) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 
 from services.kernel.extension import found
 from services.kernel.ids import event_id
+from services.kernel.page import coalesced
 from services.kernel.record import Activation, Change, EventBatch, Outcome, Ready, Record, Stamped, Target, Tick
 from services.rules_engine import guards as guard_folder
 from services.rules_engine.core.evidence import default_coefficients
+from services.rules_engine.core.facts import Facts
 from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.core.program import Action, Approval, Asked, AttributeRef, Compare, Measure, Metric, MetricRef, Minimum, Number, Program, Text
 
@@ -82,6 +84,11 @@ def batch(*events: dict[str, Any], workspace: str = "acme") -> EventBatch:
         small([texts.index(a[2]) + 1 if isinstance(a[2], str) else 0 for a in attributes]),
         big([0 if isinstance(a[2], str) else a[2] for a in attributes]),
     )  # fmt: skip
+
+
+def fold(facts: Facts, stamp: int, said: EventBatch) -> None:
+    """Accepts and folds one record."""
+    facts.fold(facts.read(coalesced([(stamp, said)])), 0, 1)
 
 
 class World:

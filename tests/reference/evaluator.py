@@ -250,6 +250,7 @@ class Flight:
     deadline: int
     life: Life
     stretch: int
+    semantics: int
 
 
 @dataclass(frozen=True)
@@ -287,6 +288,7 @@ class Workspace:
     landings: list[int] = field(default_factory=list)  # every instant that an amount landed on, sorted
     totals: dict[tuple[object, ...], int | None] = field(default_factory=dict)  # of the boundary being judged
     flights: dict[str, Flight] = field(default_factory=dict)
+    lapsed: dict[str, Flight] = field(default_factory=dict)  # those whose deadline passed, which counts as unknown until a late word says better
     met: Counter[str] = field(default_factory=Counter)  # what has happened to it, for those who ask whether a log says anything
 
     # ------------------------------------------------------------------------------------------------------------ absorbing
@@ -407,6 +409,16 @@ class Workspace:
         if record.status in TERMINAL and record.decision_id in self.flights:
             self.meets(f"ended: {record.status}")
             self.land(record.decision_id, spends=record.status in SPENDING)
+        elif record.status in TERMINAL and record.decision_id in self.lapsed:
+            self.hear_late(self.lapsed.pop(record.decision_id), record.status)
+
+    def hear_late(self, flight: Flight, status: str) -> None:
+        if flight.life.spent != flight.stretch or flight.life.stretch != flight.stretch:
+            self.meets("ended late: after its cause")
+            return
+        self.meets(f"ended late: {status}")
+        if status not in SPENDING:
+            flight.life.spent = -1
 
     def land(self, decision_id: str, *, spends: bool) -> None:
         flight = self.flights.pop(decision_id)
@@ -425,6 +437,8 @@ class Workspace:
         self.totals.clear()
         for decision_id, flight in [(i, f) for i, f in self.flights.items() if now >= f.deadline]:
             self.land(decision_id, spends=True)  # a deadline counts as unknown
+            if flight.semantics > 1:
+                self.lapsed[decision_id] = flight
             self.meets("ended: deadline of an escalation" if flight.deadline > flight.decision.valid_until else "ended: deadline")
         candidates: list[Candidate] = []
         for rule in self.rules.values():
@@ -539,7 +553,7 @@ class Workspace:
             can_ask = program.approve.always or program.approve.above >= 0
             deadline = now + (program.approve.within if can_ask else 0) + program.valid_for
             c.life.waits_for = decision.id
-            self.flights[decision.id] = Flight(decision, program.action.kind, objects, deadline, c.life, c.life.stretch)
+            self.flights[decision.id] = Flight(decision, program.action.kind, objects, deadline, c.life, c.life.stretch, program.semantics)
 
     def action(self, program: Program, path: str, now: int) -> str | None:
         """What is proposed, with absolute values, or None where there is nothing to move."""

@@ -150,7 +150,7 @@ class Rules:
             action=action, approve=rng.choice([Approval(False, -1, "", 4 * HOUR, ""), Approval(True, -1, "lead", 4 * HOUR, "leave as is"),
             Approval(False, 100 * MICRO, "", HOUR, "leave as is")]), risk="medium", priority=rng.choice([0, 0, 0, -1, 1]),
             valid_for=rng.choice([15 * MINUTE, 15 * MINUTE, MINUTE, HOUR, 6 * HOUR]), panes=panes, interval=self.interval, coefficients=coefficients,
-            offsets=zone_rules(self.zone) if self.zone != "UTC" else (), source="",
+            offsets=zone_rules(self.zone) if self.zone != "UTC" else (), semantics=rng.choice([1, 2, 2, 2]), source="",
         )  # fmt: skip
 
     def edited(self, program: Program) -> Program:
@@ -708,7 +708,7 @@ class Writer:
         self.put(Change(workspace, path, "status", "active", "paused", self.now - rng.choice([0, 0, 1, MINUTE, HOUR, DAY, -MINUTE]), "tom"))
 
     def outcome(self, workspace: str) -> None:
-        """An end, or an approval, of a decision that this log brought about; of one that is waiting if there is one."""
+        """An end, or an approval, of a decision that this log brought about; of one that is waiting if there is one, or whose deadline has passed."""
         rng = self.rng
         known = self.told.workspaces.get(workspace)
         waiting: list[Decision] = [f.decision for f in known.flights.values()] if known else []
@@ -717,6 +717,9 @@ class Writer:
             self.put(Outcome(workspace, "0" * 32, "failed", reason="nobody knows it"))
             return
         decision = rng.choice(waiting) if waiting and rng.random() < 0.85 else rng.choice(fired[-5:])
+        lapsed = [f.decision for f in known.lapsed.values()] if known else []
+        if lapsed and rng.random() < 0.4:
+            decision = rng.choice(lapsed)
         status = rng.choice(STATUSES)
         for path in decision.path.split("|"):
             if status != "verified":

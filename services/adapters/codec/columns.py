@@ -7,7 +7,7 @@ somebody asks for them: the engine knows most entities by their keys.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, overload
 
@@ -24,6 +24,7 @@ COLUMNS: dict[int, tuple[str, np.dtype[Any]]] = {
     9: ("as_of", I8), 10: ("row_id", I8), 11: ("amount_event", U4), 12: ("amount_measure", U4), 13: ("amount", I8), 14: ("attribute_event", U4),
     15: ("attribute_name", U4), 16: ("attribute_text", U4), 17: ("attribute_number", I8), 18: ("path_key", I8),
 }  # fmt: skip
+ITEM = {number: kind.itemsize for number, (_, kind) in COLUMNS.items()}
 TEXTS = {20: "sources", 21: "kinds", 22: "measures", 23: "names", 24: "texts"}
 PATHS, TAIL = 30, 19
 PAIRS = ("event_id", "row_id", "path_key")
@@ -125,10 +126,23 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
 
 
-def _in_place(data: bytes) -> EventBatch:
-    """Columns in order of their numbers, then `tail`, then dictionaries, then paths: as `write_batch` lays them out."""
-    columns: dict[str, np.ndarray] = {}
-    at, end, last, workspace = 0, len(data), 0, ""
+@dataclass(slots=True)
+class Layout:
+    """Where everything stands in the bytes of a batch: (number, start, stop) of each column, the dictionaries, the paths."""
+
+    workspace: str
+    columns: list[tuple[int, int, int]]
+    words: tuple[int, int]
+    paths: int
+
+
+def layout_of(data: bytes, at: int = 0, begun: Layout | None = None) -> Layout:
+    """Columns in order of their numbers, then `tail`, then dictionaries, then paths: as `write_batch` lays them out. Raises NotInPlace where it is not so.
+
+    What stands before `at` may be known already: `begun` is the layout of that.
+    """
+    columns: list[tuple[int, int, int]] = [] if begun is None else list(begun.columns)
+    end, last, workspace = len(data), columns[-1][0] if columns else 0, "" if begun is None else begun.workspace
     try:
         while at < end:
             tag, size, start = data[at], data[at + 1], at + 2
@@ -148,26 +162,35 @@ def _in_place(data: bytes) -> EventBatch:
             if number == 1:
                 workspace = str(data[start:stop], "utf-8")
             else:
-                name, kind = COLUMNS[number]
-                if size % kind.itemsize:
+                if size % ITEM[number]:
                     raise NotInPlace
-                columns[name] = np.frombuffer(data, kind, size // kind.itemsize, start)
+                columns.append((number, start, stop))
             at, last = stop, number
     except (IndexError, KeyError, UnicodeDecodeError):
         raise NotInPlace from None  # the generated class says what is wrong
     if at == end:
-        return _batch(workspace, ((),) * 5, (), columns)
+        return Layout(workspace, columns, (at, at), at)
     number, wire, start, stop = _field(data, at, end)
     if number == TAIL and wire == VARINT:
         tail = _varint(data, start)[0]
-        if not 0 < tail <= end - stop:
-            raise NotInPlace
-        words, paths = _words(data[stop : end - tail]), Paths(data, end - tail)
-        return _batch(workspace, words, paths if "path_key" in columns else paths.all(), columns)
+        if 0 < tail <= end - stop:
+            return Layout(workspace, columns, (stop, end - tail), end - tail)
     raise NotInPlace
 
 
-def _words(data: bytes) -> tuple[tuple[str, ...], ...]:
+def _in_place(data: bytes) -> EventBatch:
+    found = layout_of(data)
+    columns = {}
+    for number, start, stop in found.columns:
+        name, kind = COLUMNS[number]
+        columns[name] = np.frombuffer(data, kind, (stop - start) // kind.itemsize, start)
+    if found.paths == len(data):
+        return _batch(found.workspace, ((),) * 5, (), columns)
+    paths = Paths(data, found.paths)
+    return _batch(found.workspace, words_of(data[found.words[0] : found.words[1]]), paths if "path_key" in columns else paths.all(), columns)
+
+
+def words_of(data: bytes) -> tuple[tuple[str, ...], ...]:
     """(sources, kinds, measures, names, texts)"""
     known = _dictionaries.get(data)
     if known is None:
@@ -269,7 +292,7 @@ def write_batch(batch: EventBatch) -> bytes:
         column = getattr(batch, name)
         if len(column) and not _is_omitted(name, column, batch):
             parts.append(_written(number, column.astype(kind, copy=False).tobytes()))
-    paths = _written_texts(PATHS, batch.paths)
+    paths = b"".join(map(_written_path, batch.paths))
     if paths:
         parts.append(_number(TAIL << 3) + _number(len(paths)))
     for number, name in TEXTS.items():
@@ -292,6 +315,11 @@ def _written(number: int, content: bytes) -> bytes:
 def _written_texts(number: int, words: Sequence[str]) -> bytes:
     tag = _number(number << 3 | LENGTH_DELIMITED)
     return b"".join([tag + _number(len(word)) + word for word in map(str.encode, words)])
+
+
+@lru_cache(65_536)
+def _written_path(path: str) -> bytes:
+    return _written_texts(PATHS, (path,))
 
 
 def _number(value: int) -> bytes:

@@ -51,7 +51,8 @@ class Delivery:
 
     def header(self, name: str) -> str:
         """The header's value, "" without one. Raises Unauthorized where it was sent with two different values: nobody knows which one was meant."""
-        values = {v for n, v in self.headers if n == name.lower()}
+        name = name.lower()
+        values = {v for n, v in self.headers if n == name}
         if len(values) > 1:
             raise Unauthorized(f"the header {name} was sent with two different values", reason="ambiguous_header")
         return next(iter(values), "")
@@ -107,6 +108,15 @@ class Columnar(Protocol):
 
     def rows(self, delivery: Delivery) -> Rows | None:
         """Exactly what `events` would yield, where that is events without a rejection; None where anything is unusual, and `events` must look."""
+        ...
+
+
+@runtime_checkable
+class Together(Protocol):
+    """A columnar webhook that reads several deliveries as one, which for small ones is many times faster again."""
+
+    def rows_of(self, deliveries: Sequence[Delivery]) -> tuple[Rows, list[int]] | None:
+        """(what `rows` says of each, in their order; how many events each has), or None where it says None of any."""
         ...
 
 

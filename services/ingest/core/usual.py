@@ -5,17 +5,17 @@ read here means exactly what the careful reading would make of it; a property te
 
 * a typed decoder refuses unknown members and wrong types; it cannot see a key that stands twice, so the strings of the body are counted: every string is
   a key or a value, and one that is not found among what was decoded was overwritten by its twin;
-* without a backslash and beyond ASCII nothing is escaped, and NFC changes nothing;
+* without a backslash, a DEL and all beyond ASCII nothing is escaped or unprintable (raw controls are no JSON), and NFC changes nothing;
 * paths, measures, money and the minutes of instants repeat: each is checked with care once, and looked up from then on.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from hashlib import blake2b
-from itertools import chain
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate, chain
+from operator import le
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,11 +25,13 @@ from services.ingest.core import normalize, plain
 from services.ingest.core.instant import DAY, HOUR, rfc3339
 from services.ingest.core.source import Delivery
 from services.ingest.core.strict_json import SIZE
-from services.kernel.columns import Rows
+from services.kernel.columns import Ints, Numbered, Rows, numbered, numbers
 from services.kernel.errors import RejectedInput
-from services.kernel.ids import digest
+from services.kernel.ids import begun, digest, part
 from services.kernel.measure import LARGEST, MICRO, MONEY, currency, measure, micros
+from services.kernel.record import I64
 
+SAMPLE = 64  # amounts looked at to tell whether many are written alike
 LONGEST_SPAN = 400 * 24 * HOUR
 SECOND, MINUTE = 1_000_000, 60_000_000
 
@@ -39,14 +41,16 @@ _CENTS = re.compile(r"(\d{1,9})(?:\.(\d{1,6}))?", re.ASCII)
 _REFERENCE = re.compile(r"[^\s<>\"{}|\\^`]+")
 
 
-def _form(size: int) -> tuple[Any, Any, Any, Any]:
-    """Where an instant of so many characters, 2026-03-01T12:00:00.000Z, has its marks, which they are, where its digits of the day, and what each is worth."""
-    text = "0000-00-00T00:00:00.000000"[: size - 1] + "Z"
-    marks = [i for i, c in enumerate(text) if not c.isdigit()]
-    worth = [36_000, 3_600, 600, 60, 10, 1]
-    places = [i for i in range(11, size) if text[i].isdigit()]
-    micros = [w * SECOND for w in worth] + [10 ** (5 - i) for i in range(len(places) - 6)]
-    return np.array(marks), np.array([ord(text[i]) for i in marks], np.uint8), np.array(places), np.array(micros)
+def _form(size: int) -> tuple[bytes, Any, Any, float]:
+    """Of an instant of so many characters, 2026-03-01T12:00:00.000Z: the least characters past its day, by how much each of all may be greater, how many
+    microseconds each is worth, and what the zeros among them add. The sums are whole numbers below 2^53, and so exact.
+    """
+    least = ("0000-00-00T00:00:00.000000"[: size - 1] + "Z").encode()
+    most = ("0000-00-00T29:59:59.999999"[: size - 1] + "Z").encode()
+    digits = [i for i in range(11, size) if least[i] != most[i]]
+    worth = np.zeros(size)
+    worth[digits] = [*(w * SECOND for w in (36_000, 3_600, 600, 60, 10, 1)), *(10 ** (5 - i) for i in range(len(digits) - 6))]
+    return least[11:], np.frombuffer(most, np.uint8) - np.frombuffer(least, np.uint8), worth, ord("0") * float(worth.sum())
 
 
 _FORMS = {size: _form(size) for size in (20, 24, 27)}
@@ -61,14 +65,14 @@ class Money(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     currency: str
 
 
-Amounts = dict[str, int | str | Money]
+Amounts = dict[str, int | str | Money]  # each a msgspec.Raw at first: what several events say in the same bytes is read once
 
 
 class PlainEvent(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     id: str
     entity: str
     occurred_at: str
-    amounts: Amounts
+    amounts: msgspec.Raw
     kind: str | UnsetType = UNSET
     source: str | UnsetType = UNSET
 
@@ -78,7 +82,7 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Data(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    amounts: Amounts
+    amounts: msgspec.Raw
 
 
 class Cloud(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -100,166 +104,255 @@ class Interval(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 class Row(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     entity: str
     interval: Interval
-    amounts: Amounts
+    amounts: msgspec.Raw
     as_of: str
 
 
 _EVENT, _EVENTS, _ENVELOPE = msgspec.json.Decoder(PlainEvent), msgspec.json.Decoder(list[PlainEvent]), msgspec.json.Decoder(Envelope)
-_CLOUDS, _ROWS = msgspec.json.Decoder(list[Cloud]), msgspec.json.Decoder(list[Row])
+_CLOUDS, _ROWS, _AMOUNTS = msgspec.json.Decoder(list[Cloud]), msgspec.json.Decoder(list[Row]), msgspec.json.Decoder(list[Amounts])
 
 
-def events(delivery: Delivery, source: str) -> Rows | None:
-    """What events in plain JSON say, or None."""
-    return attempt(delivery, lambda body: _events(body, source, delivery.horizon))
+Read: TypeAlias = tuple[Rows, list[int]]  # what several deliveries say, and how many events each of them has
 
 
-def clouds(delivery: Delivery, source: str) -> Rows | None:
-    """What a batch of CloudEvents in JSON says, or None. `source` stands for those whose own source is a URI."""
-    return attempt(delivery, lambda body: _clouds(body, source, delivery.horizon))
+def events(deliveries: Sequence[Delivery], source: str) -> Read | None:
+    """What deliveries of events in plain JSON say, or None where any of them is unusual."""
+    return together(deliveries, lambda bodies, horizon: _events(bodies, source, horizon))
 
 
-def report(delivery: Delivery, source: str) -> Rows | None:
+def clouds(deliveries: Sequence[Delivery], source: str) -> Read | None:
+    """What batches of CloudEvents in JSON say, or None. `source` stands for those whose own source is a URI."""
+    return together(deliveries, lambda bodies, horizon: _clouds(bodies, source, horizon))
+
+
+def reports(deliveries: Sequence[Delivery], source: str) -> Read | None:
     """What report rows in the plain form say, without a breakdown, or None."""
-    return attempt(delivery, lambda body: _report(body, source, delivery.horizon))
+    return together(deliveries, lambda bodies, horizon: _reports(bodies, source, horizon))
+
+
+def together(deliveries: Sequence[Delivery], read: Callable[[Sequence[bytes], int], Read]) -> Read | None:
+    """What `read` makes of the bodies, or None where it finds any of them unusual."""
+    bodies = [d.body for d in deliveries]
+    whole = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+    if not whole.isascii() or b"\\" in whole or b"\x7f" in whole or max(map(len, bodies)) > SIZE:
+        return None
+    try:
+        return read(bodies, min([d.horizon for d in deliveries]))
+    except (Unusual, RejectedInput, msgspec.DecodeError):
+        return None
 
 
 def attempt(delivery: Delivery, read: Callable[[bytes], Rows]) -> Rows | None:
-    """What `read` makes of the body, or None where it finds it unusual."""
-    body = delivery.body
-    if not body.isascii() or b"\\" in body or len(body) > SIZE:
-        return None
-    try:
-        return read(body)
-    except (Unusual, RejectedInput, msgspec.DecodeError):
-        return None
+    """The same of one delivery."""
+    found = together((delivery,), lambda bodies, _: (read(bodies[0]), []))
+    return found[0] if found is not None else None
 
 
 # -- three forms -------------------------------------------------------------------------------------------------------
 
 
-def _events(body: bytes, source: str, horizon: int) -> Rows:
-    strings = 0
-    if body.startswith(b"["):
-        given = _EVENTS.decode(body)
-    elif body.startswith(b'{"events"'):
-        given, strings = _ENVELOPE.decode(body).events, 1
-    else:
-        given = [_EVENT.decode(body)]
+def _events(bodies: Sequence[bytes], source: str, horizon: int) -> Read:
+    strings, given, of = 0, list[PlainEvent](), list[int]()
+    for body in bodies:
+        before = len(given)
+        if body.startswith(b"["):
+            given += _EVENTS.decode(body)
+        elif body.startswith(b'{"events"'):
+            given += _ENVELOPE.decode(body).events
+            strings += 1
+        else:
+            given.append(_EVENT.decode(body))
+        of.append(len(given) - before)
     n = len(given)
     kinds, kind_strings = _filled([e.kind for e in given], "event")
     sources, source_strings = _filled([e.source for e in given], source)
-    sizes, measures, amounts, amount_strings = _amounts([e.amounts for e in given])
-    counted(body, strings + 7 * n + kind_strings + source_strings + amount_strings)
-    ids, paths = keys([e.id for e in given], sources), paths_of([e.entity for e in given])
-    return Rows(ids, paths, sources, _kinds(kinds), instants([e.occurred_at for e in given], horizon), sizes, measures, amounts)
+    sizes, measures, amounts, quotes = _amounts([e.amounts for e in given])
+    counted(bodies, strings + 7 * n + kind_strings + source_strings, quotes)
+    ids, paths = keys([e.id for e in given], sources, of), paths_of([e.entity for e in given])
+    return Rows(ids, paths, sources, _kinds(kinds), instants([e.occurred_at for e in given], horizon), sizes, measures, amounts), of
 
 
-def _clouds(body: bytes, source: str, horizon: int) -> Rows:
-    given = _CLOUDS.decode(body)
+def _clouds(bodies: Sequence[bytes], source: str, horizon: int) -> Read:
+    batches = [_CLOUDS.decode(body) for body in bodies]
+    given, of = list(chain.from_iterable(batches)), list(map(len, batches))
     n = len(given)
     if any(e.specversion != "1.0" for e in given) or any(e.datacontenttype not in (UNSET, "application/json") for e in given):
         raise Unusual
     written = [e.source for e in given]
     named = {name: _is_source(name) for name in set(written)}
     ids = [e.id if named[e.source] else digest("cloudevent", e.source, _text(e.id)) for e in given]
-    sources = [name if named[name] else source for name in written]
-    sizes, measures, amounts, within = _amounts([e.data.amounts for e in given])
-    counted(body, 14 * n + 2 * sum(e.datacontenttype is not UNSET for e in given) + within)
-    occurred = instants([e.time for e in given], horizon)
-    return Rows(keys(ids, sources), paths_of([e.subject for e in given]), sources, _kinds([e.type for e in given]), occurred, sizes, measures, amounts)
+    sources = numbered([name if named[name] else source for name in written])
+    sizes, measures, amounts, quotes = _amounts([e.data.amounts for e in given])
+    counted(bodies, 14 * n + 2 * sum(e.datacontenttype is not UNSET for e in given), quotes)
+    kinds, occurred = _kinds(numbered([e.type for e in given])), instants([e.time for e in given], horizon)
+    return Rows(keys(ids, sources, of), paths_of([e.subject for e in given]), sources, kinds, occurred, sizes, measures, amounts), of
 
 
-def _report(body: bytes, source: str, horizon: int) -> Rows:
-    given = _ROWS.decode(body)
+def _reports(bodies: Sequence[bytes], source: str, horizon: int) -> Read:
+    pages = [_ROWS.decode(body) for body in bodies]
+    given, of = list(chain.from_iterable(pages)), list(map(len, pages))
     n = len(given)
-    sizes, measures, amounts, within = _amounts([e.amounts for e in given])
-    counted(body, 10 * n + within)
-    paths = paths_of([e.entity for e in given])
-    starts, ends = [INSTANT[e.interval.start] for e in given], [INSTANT[e.interval.end] for e in given]
-    as_of = instants([e.as_of for e in given], horizon)
-    for start, end, read in zip(starts, ends, as_of, strict=True):
-        if not start < end <= start + LONGEST_SPAN or read <= start:
-            raise Unusual
-    ids = [digest("report", *row) for row in zip(paths, map(str, starts), map(str, ends), map(str, as_of), strict=True)]
-    row_ids = [bytes.fromhex(digest("row", source, path, str(start), str(end))) for path, start, end in zip(paths, starts, ends, strict=True)]
-    sources, occurred = [source] * n, list(map(min, as_of, [end - 1 for end in ends]))
-    return Rows(keys(ids, sources), paths, sources, ["report"] * n, occurred, sizes, measures, amounts, starts, ends, as_of, row_ids)
+    sizes, measures, amounts, quotes = _amounts([e.amounts for e in given])
+    counted(bodies, 10 * n, quotes)
+    paths = [e.entity for e in given]
+    intervals = [(e.interval.start, e.interval.end) for e in given]
+    spans = {texts: span(texts) for texts in dict.fromkeys(intervals)}
+    starts, ends = [spans[texts][0] for texts in intervals], [spans[texts][1] for texts in intervals]
+    as_of = list(map(int, instants([e.as_of for e in given], horizon)))
+    if any(map(le, as_of, starts)):
+        raise Unusual
+    good = paths_of(paths)
+    rows = [PART[path] + spans[texts][2] for path, texts in zip(paths, intervals, strict=True)]
+    ids = list(map(bytes.hex, hashed(begun("report"), [row + part(str(at)) for row, at in zip(rows, as_of, strict=True)])))
+    row_ids = hashed(begun("row", source), rows)
+    sources, occurred = of_one(source, n), list(map(min, as_of, [end - 1 for end in ends]))
+    return Rows(keys(ids, sources, of), good, sources, of_one("report", n), occurred, sizes, measures, amounts, starts, ends, as_of, row_ids), of
+
+
+def span(texts: tuple[str, str]) -> tuple[int, int, bytes]:
+    """(the interval's start, its end, what a hash reads of them)."""
+    start, end = INSTANT[texts[0]], INSTANT[texts[1]]
+    if not start < end <= start + LONGEST_SPAN:
+        raise Unusual
+    return start, end, part(str(start)) + part(str(end))
 
 
 # -- columns -----------------------------------------------------------------------------------------------------------
 
 
-def counted(body: bytes, strings: int) -> None:
-    """Every string of the body is among those decoded: no key stands twice."""
-    if np.count_nonzero(np.frombuffer(body, np.uint8) == 0x22) != 2 * strings:
+def counted(bodies: Sequence[bytes], strings: int, quotes: int = 0) -> None:
+    """Every string of the bodies is among those decoded: no key stands twice. None holds fewer than was decoded of it, so one sum tells of all.
+
+    `quotes` are those of parts that were counted by themselves.
+    """
+    if _quotes(b"".join(bodies)) != 2 * strings + quotes:
         raise Unusual
 
 
-def _filled(column: list[str | UnsetType], default: str) -> tuple[list[str], int]:
+def _quotes(text: bytes) -> int:
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == 0x22))
+
+
+def of_one(word: str, n: int) -> Numbered:
+    """A column of the same word."""
+    return Numbered((word,), np.zeros(n, np.uint32))
+
+
+def _filled(column: list[str | UnsetType], default: str) -> tuple[Numbered, int]:
     """(the column with a default where it is unset, how many strings of the body it holds, keys included)."""
     unset = column.count(UNSET)
-    filled = [default if word is UNSET else word for word in column] if unset else column
-    return filled, 2 * (len(column) - unset)  # type: ignore[return-value]  # nothing unset is left
+    if unset == len(column):
+        return of_one(default, unset), 0
+    filled: Any = [default if word is UNSET else word for word in column] if unset else column
+    return numbered(filled), 2 * (len(column) - unset)
 
 
-def keys(ids: list[str], sources: list[str]) -> list[bytes]:
-    """The keys that events are deduplicated by; no id is empty, endless, unprintable or there twice."""
+def keys(ids: list[str], sources: Numbered, of: Sequence[int]) -> list[bytes]:
+    """The keys that events are deduplicated by; no id is empty, endless, or twice in one delivery. `of` says how many each delivery has."""
     n, sizes = len(ids), list(map(len, ids))
-    if not 0 < n <= plain.MOST or len(set(ids)) != n or not all(map(str.strip, ids)) or not "".join(ids).isprintable():
+    if not 0 < min(of) <= max(of) <= plain.MOST:
         raise Unusual
-    if max(sizes) > normalize.LONGEST_ID:
+    if len(set(ids)) != n and any(len(set(ids[end - size : end])) != size for end, size in zip(accumulate(of), of, strict=True)):
+        raise Unusual
+    are_alike = sizes.count(sizes[0]) == n
+    shortest, longest = (sizes[0], sizes[0]) if are_alike else (min(sizes), max(sizes))
+    if not 0 < shortest <= longest <= normalize.LONGEST_ID or (" " in "".join(ids) and not all(map(str.strip, ids))):
         raise Unusual
     encoded = map(str.encode, ids)
-    if sources.count(sources[0]) == n and sizes.count(sizes[0]) == n:
-        begin = _BEGUN[sources[0], sizes[0]].copy
-        return [(h := begin()).update(ident) or h.digest() for ident in encoded]
+    if are_alike and len(sources.words) == 1:
+        return hashed(_BEGUN[sources.words[0], sizes[0]], encoded)
     begun = [_BEGUN[key].copy for key in zip(sources, sizes, strict=True)]
     return [(h := begin()).update(ident) or h.digest() for begin, ident in zip(begun, encoded, strict=True)]
 
 
-def paths_of(paths: list[str]) -> list[str]:
-    all(map(_GOOD.__getitem__, paths))
-    return paths
+def hashed(begun: Any, texts: Iterable[bytes]) -> list[bytes]:
+    """What a hash that has read some parts makes of each text after them."""
+    begin = begun.copy
+    return [(h := begin()).update(text) or h.digest() for text in texts]
 
 
-def _kinds(kinds: list[str]) -> list[str]:
-    for kind in set(kinds):
+def paths_of(paths: list[str]) -> Numbered:
+    found = numbered(paths)
+    all(map(_GOOD.__getitem__, found.words))
+    return found
+
+
+def _kinds(kinds: Numbered) -> Numbered:
+    for kind in kinds.words:
         if len(kind) > 64:
             raise Unusual
         normalize.kind(kind)
     return kinds
 
 
-def instants(written: list[str], horizon: int) -> list[int]:
-    made = _alike(written) if len(written) >= 8 else None
-    if made is None:
-        made = [_MINUTE[text[:16]] + _SECOND[text[16:]] for text in written]
-    if max(made) > horizon + normalize.AHEAD:
+def instants(written: list[str], horizon: int) -> Ints:
+    alike = _alike(written) if len(written) >= 8 else None
+    made: Ints = [_MINUTE[text[:16]] + _SECOND[text[16:]] for text in written] if alike is None else alike
+    if (max(made) if alike is None else alike.max()) > horizon + normalize.AHEAD:
         raise Unusual
     return made
 
 
-def _alike(written: list[str]) -> list[int] | None:
+def _alike(written: list[str]) -> I64 | None:
     """Texts of one day and of one length, in UTC, are read at once; None for others."""
     n, size, day = len(written), len(written[0]), written[0][:11]
     if size not in _FORMS:
         return None
     text = "".join(written)
-    if len(text) != n * size or text.count(day) != n:
+    if len(text) != n * size:
         return None
+    least, spans, worth, zeros = _FORMS[size]
     rows = np.frombuffer(text.encode(), np.uint8).reshape(n, size)
-    marks, signs, places, worth = _FORMS[size]
-    digits = rows[:, places] - 48
-    if digits.max() > 9 or digits[:, 2].max() > 5 or digits[:, 4].max() > 5 or (rows[:, marks] != signs).any():
+    if (rows - np.frombuffer(day.encode() + least, np.uint8) > spans).any():
         return None
-    of_day = digits @ worth
+    of_day = (rows @ worth - zeros).astype(np.int64)
     if of_day.max() >= DAY:  # an hour past 23
         return None
-    return (of_day + _MINUTE[f"{day}00:00"]).tolist()  # type: ignore[no-any-return]
+    instants: I64 = of_day + _MINUTE[f"{day}00:00"]
+    return instants
 
 
-def _amounts(given: list[dict[str, Any]]) -> tuple[list[int], list[str], list[int], int]:
-    """(how many each event has, measures, micro-units, strings among them); every event has some."""
+def _amounts(written: list[msgspec.Raw]) -> tuple[Ints, Numbered, I64, int]:
+    """(how many each event has, measures, micro-units, how many quotes they hold); every event has some, and says each once.
+
+    Where many are written in the same bytes, what is written alike is read once.
+    """
+    if _repeats(written):
+        joined = b"\n".join(written)
+        texts = joined.split(b"\n")
+        if len(texts) != len(written):  # a line ends within one
+            texts = list(map(bytes, written))
+        different, which = numbers(texts)
+        n, read = len(different), b",".join(different)
+    else:
+        n, which = len(written), np.zeros(0, np.uint32)
+        joined = read = b",".join(written)
+    given = _AMOUNTS.decode(b"[%b]" % read)
+    if len(given) != n:
+        raise Unusual
+    sizes, measures, amounts, strings = _each(given)
+    quotes = _quotes(joined)
+    if (quotes if read is joined else _quotes(read)) != 2 * strings:
+        raise Unusual
+    words = numbered(measures)
+    if n == len(written):
+        return sizes, words, amounts, quotes
+    at, counts = which.astype(np.intp), np.array(sizes)
+    of_each = counts.take(at)
+    if len(measures) != n:  # some say several things: where those of each event stand among all
+        ends = of_each.cumsum()
+        at = (counts.cumsum().take(at) - ends).repeat(of_each) + np.arange(ends[-1])
+    return of_each, Numbered(words.words, words.index.take(at)), amounts.take(at), quotes
+
+
+def _repeats(written: list[msgspec.Raw]) -> bool:
+    """Whether half of the first few are written like another of them; where they are not, numbering all costs more than it saves."""
+    few = written[:SAMPLE]
+    return 2 * len(set(map(bytes, few))) <= len(few)
+
+
+def _each(given: list[dict[str, Any]]) -> tuple[list[int], list[str], I64, int]:
+    """(how many each of these has, measures, micro-units, strings among them)."""
     sizes = list(map(len, given))
     if not sizes or not min(sizes):
         raise Unusual
@@ -267,8 +360,7 @@ def _amounts(given: list[dict[str, Any]]) -> tuple[list[int], list[str], list[in
     values: list[Any] = list(chain.from_iterable(map(dict.values, given)))
     odd = [i for i, value in enumerate(values) if type(value) is not int]
     if not odd:
-        _counts(set(measures), values)
-        return sizes, measures, [value * MICRO for value in values], len(measures)
+        return sizes, measures, _counts(set(measures), values), len(measures)
     plain_names = set(measures)
     taken: list[int] = []
     moneys, strings = 0, len(measures)
@@ -289,20 +381,19 @@ def _amounts(given: list[dict[str, Any]]) -> tuple[list[int], list[str], list[in
     if moneys and any("@" in name for name in plain_names):
         raise Unusual  # one event might say one measure in both ways
     if moneys == len(odd):  # what is left is counted
-        _counts([name for name in set(measures) if "@" not in name], values)
+        made = _counts([name for name in set(measures) if "@" not in name], values)
     else:
         is_odd = set(odd)
-        _counts([name for i, name in enumerate(measures) if i not in is_odd], values)
-    made = [value * MICRO for value in values]
-    for i, amount in zip(odd, taken, strict=True):
-        made[i] = amount
+        made = _counts([name for i, name in enumerate(measures) if i not in is_odd], values)
+    made[odd] = taken
     return sizes, measures, made, strings
 
 
-def _counts(measures: Iterable[str], values: list[int]) -> None:
-    """Returns where all the measures are counted, and none of the numbers is negative or past what an amount may be."""
+def _counts(measures: Iterable[str], values: list[int]) -> I64:
+    """The micro-units of numbers of which all are counted, and none is negative or past what an amount may be."""
     if not all(map(IS_COUNTED.__getitem__, measures)) or min(values) < 0 or max(values) > LARGEST // MICRO:
         raise Unusual
+    return np.array(values, np.int64) * MICRO
 
 
 def count_of(value: int) -> int:
@@ -342,9 +433,7 @@ class _Known(dict[K, V], Generic[K, V]):
 def _begin(key: tuple[str, int]) -> Any:
     """A hash that has read all that `kernel.ids.event_id` reads of a source and an id of so many bytes, but the id itself."""
     source, size = key
-    h = blake2b(digest_size=16)
-    for part in (b"event", normalize.word(source, "source").encode()):
-        h.update(len(part).to_bytes(8, "little") + part)
+    h = begun("event", normalize.word(source, "source"))
     h.update(size.to_bytes(8, "little"))
     return h
 
@@ -402,6 +491,7 @@ def _text(value: str) -> str:
 
 
 _BEGUN: _Known[tuple[str, int], Any] = _Known(_begin, 8192)
+PART: _Known[str, bytes] = _Known(part, 65_536)
 _GOOD: _Known[str, bool] = _Known(_path, 65_536)
 _MINUTE: _Known[str, int] = _Known(lambda text: rfc3339(f"{text}:00Z"), 65_536)
 _SECOND: _Known[str, int] = _Known(_second, 65_536)

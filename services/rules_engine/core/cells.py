@@ -15,7 +15,8 @@ from services.rules_engine.core.shape import Leaf, Shape
 from services.rules_engine.core.truth import Judge
 
 if TYPE_CHECKING:
-    from services.rules_engine.core.judgement import Judgement, View
+    from services.rules_engine.core.judgement import Judgement
+    from services.rules_engine.core.view import View
 
 LEAST = np.iinfo(np.int64).min
 CLOSE = 1000  # micro-nats: evidence as close as this to what is needed is computed exactly

@@ -12,6 +12,8 @@ from services.rules_engine.core.keys import Keys
 
 DEPTH = 5  # platform, account, campaign, ad_group, creative
 NEVER = np.iinfo(np.int64).min
+NOWHERE = -2  # no row at all
+SPARSE = 0.25  # how full the table of their keys may become
 
 
 class Entities:
@@ -20,7 +22,7 @@ class Entities:
     def __init__(self) -> None:
         self.row: dict[str, int] = {}
         self.path: list[str] = []
-        self.keys = Keys(64)
+        self.keys = Keys(64, SPARSE)
         self.depth: I64 = np.zeros(64, np.int64)
         self.word: I64 = np.zeros(64, np.int64)  # half of the path's hash
         self.lineage: I64 = np.full((64, DEPTH), -1, np.int64)

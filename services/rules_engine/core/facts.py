@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from services.kernel.page import Run
 from services.kernel.record import I64, EventBatch
 from services.rules_engine.core.attributes import Attributes
 from services.rules_engine.core.demand import AHEAD, HORIZON, Demand, base
@@ -48,14 +51,51 @@ class Events:
     as_of: I64
     ids: I64
 
+    def part(self, some: slice) -> Events:
+        return Events(self.stamp[some], self.row[some], self.source[some], self.occurred_at[some], self.as_of[some], self.ids[some])
+
 
 @dataclass(frozen=True, slots=True)
 class Amounts:
-    """The second table, of the measures that somebody reads, by event."""
+    """The second table, by event; the slot is -1 of measures that nobody reads."""
 
     event: I64
     slot: I64
     amount: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptions:
+    """The third table of one batch, in order of its events."""
+
+    event: I64
+    name: NDArray[np.uint32]  # index into names
+    text: I64  # index into the vocabulary, 0 for a number
+    number: I64
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Arrivals:
+    """What a run of records says, as columns. Which events count is settled; nothing of it is folded yet."""
+
+    run: Run
+    events: Events
+    amounts: Amounts
+    accepted: Bools
+    descriptions: list[Descriptions]
+    first_event: I64  # of each record, and one more
+    first_amount: I64
+
+    @property
+    def records(self) -> int:
+        return len(self.first_event) - 1
+
+    @cached_property
+    def intervals(self) -> tuple[I64, I64, I64]:
+        """(start, end, row's id) of the events that are report rows."""
+        start, end, row = (joined([getattr(b, name) for b in self.run.batches]) for name in ("interval_start", "interval_end", "row_id"))
+        return start, end, row
 
 
 class Facts:
@@ -109,52 +149,76 @@ class Facts:
 
     # -- folding -----------------------------------------------------------------------------------------------------
 
-    def fold(self, stamps: Sequence[int], batches: Sequence[EventBatch]) -> None:
-        """Accepts what counts of batches in log order, whose effective stamps never fall."""
+    def read(self, run: Run) -> Arrivals:
+        """Accepts what counts of records in log order, whose effective stamps never fall."""
+        batches = run.batches
         sizes = [len(b.event_id) for b in batches]
-        if not sum(sizes):
-            return
-        self.latest = max(self.latest, stamps[-1])
-        events = self._events(stamps, batches, sizes)
-        first = np.cumsum([0, *sizes])
+        events = self._events(run.stamps, batches, sizes)
         many = [len(b.amount) for b in batches]
-        of = joined([b.amount_event for b in batches]) + np.repeat(first[:-1], many)
+        of = joined([b.amount_event for b in batches]) + begins(sizes, many)
         amount = joined([b.amount for b in batches])
         measure = joined([b.amount_measure for b in batches])
         accepted = self._accept(events, of, amount, measure, batches, many)
-        self._learn(events, accepted, batches, first)
-        at = np.repeat(np.cumsum([0, *(len(b.sources) * len(b.measures) for b in batches)])[:-1], many)
-        width = np.repeat([len(b.measures) for b in batches], many)
-        table = np.array([s for b in batches for s in self._table(b)] or [0], np.int64)
-        within = joined([b.source for b in batches])[of] * width if any(len(b.sources) > 1 for b in batches) else 0
-        slot = table[at + within + measure]
+        place = measure + begins([len(b.sources) * len(b.measures) for b in batches], many)
+        if any(len(b.sources) > 1 for b in batches):
+            place += joined([b.source for b in batches])[of] * np.repeat([len(b.measures) for b in batches], many)
+        slot = np.array([s for b in batches for s in self._table(b)] or [0], np.int64)[place]
+        first_event, first_amount = (np.concatenate([[0], n.cumsum()]) for n in (run.events, run.amounts))
+        return Arrivals(run, events, Amounts(of, slot, amount), accepted, self._descriptions(batches, sizes), first_event, first_amount)
+
+    def fold(self, arrivals: Arrivals, begin: int, end: int) -> None:
+        """Folds the records [begin, end) of a run."""
+        first, last = int(arrivals.first_event[begin]), int(arrivals.first_event[end])
+        if first == last:
+            return
+        some, these = slice(first, last), slice(int(arrivals.first_amount[begin]), int(arrivals.first_amount[end]))
+        events, accepted, amounts = arrivals.events.part(some), arrivals.accepted[some], arrivals.amounts
+        self.latest = max(self.latest, int(events.stamp[-1]))
+        self._learn(events, accepted, arrivals.descriptions, first)
+        of, slot, amount = amounts.event[these] - first, amounts.slot[these], amounts.amount[these]
         kept = slot >= 0 if accepted.all() else (slot >= 0) & accepted[of]
         if not kept.all():
             of, slot, amount = of[kept], slot[kept], amount[kept]
-        self._count(events, Amounts(of, slot, amount), batches)
+        self._count(events, Amounts(of, slot, amount), arrivals, some)
 
-    def _events(self, stamps: Sequence[int], batches: Sequence[EventBatch], sizes: list[int]) -> Events:
+    def _descriptions(self, batches: Sequence[EventBatch], sizes: Sequence[int]) -> list[Descriptions]:
+        made, start = [], 0
+        for batch, size in zip(batches, sizes, strict=True):
+            if len(batch.attribute_event):
+                order = batch.attribute_event.argsort(kind="stable")
+                event = batch.attribute_event[order].astype(np.int64) + start
+                texts = np.array([0, *(self.attributes.word(t) for t in batch.texts)], np.int64)[batch.attribute_text[order]]
+                made.append(Descriptions(event, batch.attribute_name[order], texts, batch.attribute_number[order], batch.names))
+            start += size
+        return made
+
+    def _events(self, stamps: Sequence[int | I64], batches: Sequence[EventBatch], sizes: list[int]) -> Events:
         rows, widths = self._rows(batches)
-        place = np.repeat(np.cumsum([0, *widths])[:-1], sizes)
-        row = rows[place + joined([b.entity for b in batches])]
+        row = rows[joined([b.entity for b in batches]) + begins(widths, sizes)]
         self._room()
         sources = [[self._source(s) for s in b.sources] for b in batches]
         if all(s == sources[0] and len(s) == 1 for s in sources):
             source = np.full(len(row), sources[0][0], np.int64)
         else:
-            place = np.repeat(np.cumsum([0, *(len(s) for s in sources)])[:-1], sizes)
-            source = np.array([x for s in sources for x in s], np.int64)[place + joined([b.source for b in batches])]
+            place = joined([b.source for b in batches]) + begins([len(s) for s in sources], sizes)
+            source = np.array([x for s in sources for x in s], np.int64)[place]
         columns = (joined([getattr(b, name) for b in batches]) for name in ("occurred_at", "as_of", "event_id"))
-        return Events(np.repeat(np.array(stamps, np.int64), sizes), row, source, *columns)
+        stamp = joined([np.full(n, s, np.int64) if isinstance(s, int) else s for s, n in zip(stamps, sizes, strict=True)])
+        return Events(stamp, row, source, *columns)
 
     def _rows(self, batches: Sequence[EventBatch]) -> tuple[I64, list[int]]:
         """(the row of every path of every batch, how many paths each has); paths are only read where a key is new."""
-        if all(len(b.path_key) for b in batches):
-            found = self.entities.keys.find(np.concatenate([b.path_key for b in batches]))
-            if int(found.min()) >= 0:
-                return found, [len(b.path_key) for b in batches]
-        rows = [self.entities.rows(b.paths) for b in batches]
-        return np.array([r for of_batch in rows for r in of_batch], np.int64), [len(r) for r in rows]
+        if not all(len(b.path_key) for b in batches):
+            rows = [self.entities.rows(b.paths) for b in batches]
+            return np.array([r for of_batch in rows for r in of_batch], np.int64), [len(r) for r in rows]
+        widths = [len(b.path_key) for b in batches]
+        found = self.entities.keys.find(joined([b.path_key for b in batches]))
+        new = (found < 0).nonzero()[0]
+        if len(new):
+            first = np.cumsum([0, *widths])
+            of = (np.searchsorted(first, new, side="right") - 1).tolist()
+            found[new] = self.entities.rows([batches[b].paths[i - first[b]] for b, i in zip(of, new.tolist(), strict=True)])
+        return found, widths
 
     def _source(self, name: str) -> int:
         known = self.sources.get(name)
@@ -172,11 +236,11 @@ class Facts:
 
     def _accept(self, e: Events, of: I64, amount: I64, measure: I64, batches: Sequence[EventBatch], many: list[int]) -> Bools:
         late = (e.as_of == 0) & (e.occurred_at < e.stamp - self.horizon)
-        if late.any():  # what carries no amounts cannot count twice
-            counts = np.zeros(len(late), np.bool_)
-            counts[of] = True
-            late &= counts
         ahead = e.occurred_at > e.stamp + self.ahead
+        if late.any():  # what carries no amounts cannot count twice
+            counting = np.zeros(len(late), np.bool_)
+            counting[of] = True
+            late &= counting
         unfit = late | ahead
         large = np.abs(amount) > LARGEST
         huge = 0
@@ -186,33 +250,39 @@ class Facts:
             huge = int(too_large.sum())
             unfit |= too_large
         body = self._bodies(e, of, amount, measure, batches, many)
+        counts = self.counts
         if unfit.any():
             fit = np.flatnonzero(~unfit)
             accepted = np.zeros(len(e.row), np.bool_)
             accepted[fit], conflicts = self.seen.accept(e.ids[fit], body[fit], e.stamp[fit])
             candidates = len(fit)
+            counts["late"] += int(late.sum())
+            counts["ahead"] += int(ahead.sum())
+            counts["huge"] += huge
         else:
             accepted, conflicts = self.seen.accept(e.ids, body, e.stamp)
             candidates = len(accepted)
         counted = int(accepted.sum())
-        self.counts.update(late=int(late.sum()), ahead=int(ahead.sum()), huge=huge, conflicting=conflicts, duplicate=candidates - counted, accepted=counted)
+        counts["conflicting"] += conflicts
+        counts["duplicate"] += candidates - counted
+        counts["accepted"] += counted
         return accepted
 
     def _bodies(self, e: Events, of: I64, amount: I64, measure: I64, batches: Sequence[EventBatch], many: list[int]) -> I64:
         """A hash of what each event says, to notice two that say different things under one id."""
-        place = np.repeat(np.cumsum([0, *(len(b.measures) for b in batches)])[:-1], many)
+        place = measure + begins([len(b.measures) for b in batches], many)
         words = np.array([self._word(m) for b in batches for m in b.measures] or [0], np.int64)
         with np.errstate(over="ignore"):
             body: I64 = self.entities.word[e.row] ^ (e.occurred_at * MIX) ^ (e.as_of * np.int64(31))
-            said = (amount * MIX) ^ words[place + measure]
-            if len(of) == len(body) and int(of[-1]) == len(body) - 1 and (np.diff(of) == 1).all():
+            said = (amount * MIX) ^ words[place]
+            if len(of) == len(body) and len(of) and of[-1] == len(body) - 1 and (of[1:] > of[:-1]).all():  # one amount an event
                 body += said
             else:
                 np.add.at(body, of, said)
             folded: I64 = body ^ (body >> np.int64(32))
         return folded
 
-    def _learn(self, e: Events, accepted: Bools, batches: Sequence[EventBatch], first: I64) -> None:
+    def _learn(self, e: Events, accepted: Bools, descriptions: Sequence[Descriptions], first: int) -> None:
         """What accepted events say beside their amounts: that entities exist, that sources are alive, what is so."""
         row, stamp, source = e.row, e.stamp, e.source
         occurred = np.minimum(e.occurred_at, stamp)
@@ -229,20 +299,20 @@ class Facts:
         for s in np.unique(source).tolist() if len(self.sources) > 1 else [0]:
             mine = source == s if len(self.sources) > 1 else slice(None)
             np.maximum.at(self.newest[s], account[mine], heard[mine])
-        for batch, start in zip(batches, first.tolist(), strict=False):
-            if len(batch.attribute_event):
-                self._describe(batch, start, e.row, accepted, occurred)
+        for d in descriptions:
+            begin, end = d.event.searchsorted((first, first + len(accepted))).tolist()
+            if begin < end:
+                self._describe(d, slice(begin, end), first, e.row, accepted, occurred)
 
-    def _describe(self, batch: EventBatch, start: int, row: I64, accepted: Bools, occurred: I64) -> None:
-        event = batch.attribute_event.astype(np.int64) + start
-        texts = np.array([0, *(self.attributes.word(t) for t in batch.texts)], np.int64)[batch.attribute_text]
-        for i, name in enumerate(batch.names):
-            here = np.flatnonzero((batch.attribute_name == i) & accepted[event])
+    def _describe(self, d: Descriptions, some: slice, first: int, row: I64, accepted: Bools, occurred: I64) -> None:
+        event, text, number = d.event[some] - first, d.text[some], d.number[some]
+        for i, name in enumerate(d.names):
+            here = np.flatnonzero((d.name[some] == i) & accepted[event])
             if len(here):
                 about = event[here]
-                self.attributes.put(name, row[about], occurred[about], texts[here], batch.attribute_number[here], len(self.entities))
+                self.attributes.put(name, row[about], occurred[about], text[here], number[here], len(self.entities))
 
-    def _count(self, e: Events, a: Amounts, batches: Sequence[EventBatch]) -> None:
+    def _count(self, e: Events, a: Amounts, arrivals: Arrivals, some: slice) -> None:
         of, slot, amount = a.event, a.slot, a.amount
         if not len(of):
             return
@@ -250,7 +320,7 @@ class Facts:
         landing = origin = np.minimum(e.occurred_at, e.stamp)[of]
         restating = e.as_of[of] > 0
         if restating.any():
-            row, landing, origin, amount, kept = self._restate(e, a, batches, row, landing, origin, restating)
+            row, landing, origin, amount, kept = self._restate(e, a, [column[some] for column in arrivals.intervals], row, landing, origin, restating)
             if not kept.all():
                 row, slot, landing, origin, amount = row[kept], slot[kept], landing[kept], origin[kept], amount[kept]
             if not len(row):
@@ -265,10 +335,10 @@ class Facts:
                 since.add(row, slot, origin, amount, lineage)
 
     def _restate(
-        self, e: Events, a: Amounts, batches: Sequence[EventBatch], row: I64, landing: I64, origin: I64, restating: Bools
+        self, e: Events, a: Amounts, intervals: Sequence[I64], row: I64, landing: I64, origin: I64, restating: Bools
     ) -> tuple[I64, I64, I64, I64, Bools]:
         """Readings become differences to what their rows last said; returns (row, landing, origin, amount, kept)."""
-        starts, ends, ids = (joined([getattr(b, name) for b in batches]) for name in ("interval_start", "interval_end", "row_id"))
+        starts, ends, ids = intervals
         names = {number: name for name, number in self.slot.items()}
         words = np.array([self._word(f"{names[i][0]} {names[i][1]}") for i in range(len(names))], np.int64)
         at = np.flatnonzero(restating)
@@ -349,6 +419,13 @@ class Facts:
         for rows in self.windows.roll(now, self.entities.lineage[:, self.levels], len(self.entities)):
             self.mark(rows)
 
+    def widen(self) -> None:
+        """Every table of sums has every row and measure."""
+        rows, slots = len(self.entities), len(self.slot)
+        self.windows.room(rows, slots)
+        for since in self.sinces.values():
+            since.room(rows, slots)
+
     def mark(self, rows: I64 | int) -> None:
         """Something about these rows changed."""
         self._room()
@@ -375,6 +452,11 @@ class Facts:
             sorted(newest),
             self.snapshots.canonical(path, [name for name, _ in sorted(self.slot.items(), key=lambda item: item[1])]),
         ]
+
+
+def begins(counts: Sequence[int], times: Sequence[int]) -> I64 | int:
+    """Where the stretch of each batch begins among those of all, as many times as asked for it."""
+    return 0 if len(counts) == 1 else np.repeat(np.cumsum([0, *counts[:-1]]), times)
 
 
 def joined(parts: Sequence[Any]) -> I64:

@@ -9,10 +9,12 @@ import numpy as np
 from services.kernel.decision import Reading, Verdict
 from services.rules_engine.core.claims import Strength, Weigher
 from services.rules_engine.core.guard import Circumstance
-from services.rules_engine.core.judgement import Judgement, View
+from services.rules_engine.core.judgement import Judgement
 from services.rules_engine.core.lifecycle import Life
+from services.rules_engine.core.readings import readings_of
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.truth import FALSE, TRUE, WORDS, Judge
+from services.rules_engine.core.view import View
 from services.rules_engine.core.workspace import Workspace
 
 
@@ -58,7 +60,7 @@ def inspect(workspace: Workspace, rule: Running, subject: Subject) -> Inspection
     side = weakest[1] if weakest else 0
     return Inspection(
         rule, subject, tuple(workspace.facts.entities.path[r] for r in subject), now, _standing(life), WORDS[int(where.min())] if len(where) else "true",
-        bool((unless == TRUE).any()), WORDS[int(when[0])], judgement.readings(rule, judge, subject), verdicts, sides,
+        bool((unless == TRUE).any()), WORDS[int(when[0])], readings_of(rule, judge, subject), verdicts, sides,
         weakest[0] if weakest else None, rule.weighers[side], subject[side],
     )  # fmt: skip
 

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.kernel.decision import Decision, Reading, Verdict
+from services.kernel.decision import Decision, Verdict
 from services.kernel.entity import LEVELS
 from services.kernel.record import I64
 from services.rules_engine.core.cells import Cells
 from services.rules_engine.core.claims import Strength
-from services.rules_engine.core.demand import day_of, spend_of
-from services.rules_engine.core.entities import NEVER
+from services.rules_engine.core.entities import NEVER, NOWHERE
 from services.rules_engine.core.guard import Circumstance
-from services.rules_engine.core.history import Past
 from services.rules_engine.core.lifecycle import Life
-from services.rules_engine.core.program import Compare, Condition, Measure, Program, TargetRef
+from services.rules_engine.core.panel import ASK_ANYWAY, BETWEEN, SETTLED, Panel
+from services.rules_engine.core.program import Program
 from services.rules_engine.core.propose import propose
+from services.rules_engine.core.readings import readings_of
 from services.rules_engine.core.running import Running, Subject
-from services.rules_engine.core.shape import ASK_ANYWAY, Shape
-from services.rules_engine.core.truth import FALSE, LARGEST_SUM, TRUE, WORDS, Bools, Judge, Truth, both, comparisons, inside
+from services.rules_engine.core.shape import Shape
+from services.rules_engine.core.sieve import picked
+from services.rules_engine.core.truth import FALSE, TRUE, Bools, Judge, Truth, both
+from services.rules_engine.core.view import View
 
 if TYPE_CHECKING:
     from services.rules_engine.core.workspace import Workspace
 
 OUTRANKED = Verdict("outranked", "outranked")
+MOST_ROWS = 1 << 12  # looked at in one go: what is computed of them stays in the cache
+NO_ROWS: I64 = np.zeros(0, np.int64)
 NOTHING_TO_MOVE = Verdict("proposal", "nothing_to_move")
 
 
@@ -49,74 +52,6 @@ class Candidate:
         return self.rule.program.priority, e is None, -(e or 0), self.path.encode(), self.rule.program.rule, self.rule.mode
 
 
-class View:
-    """What the rules of one evidence line may read at one boundary: columns are gathered once for all of them."""
-
-    def __init__(self, workspace: Workspace, rule: Running, now: int) -> None:
-        self.workspace, self.now, self.facts = workspace, now, workspace.facts
-        self.since, self.panes, self.program = rule.since, dict(rule.program.panes), rule.program
-        self._sums: dict[tuple[Measure, int], list[tuple[I64, I64, Bools]]] = {}  # of the few columns of rows that are asked again and again
-
-    def sums(self, measure: Measure, window: int, rows: I64) -> tuple[I64, Bools]:
-        held = self._sums.get((measure, window), [])
-        for of, sums, unknown in held:
-            if of is rows:
-                return sums, unknown
-        table = self._table(window)
-        sums = self._column(table, self.facts.slot.get((measure.source, measure.name)), rows)
-        unknown = (sums < 0) | (sums > LARGEST_SUM)
-        if "@" in measure.name:
-            for other in self._other_currencies(measure):
-                unknown = unknown | (self._column(table, other, rows) != 0)
-        if len(rows) > 1:
-            self._sums[measure, window] = [*held[-7:], (rows, sums, unknown)]
-        return sums, unknown
-
-    def _table(self, window: int) -> I64:
-        return self.since.sums if window == 0 else self.facts.windows.windows[window, self.panes[window]].sums.table
-
-    @staticmethod
-    def _column(table: I64, slot: int | None, rows: I64) -> I64:
-        if slot is None or slot >= table.shape[1]:
-            return np.zeros(len(rows), np.int64)
-        if len(rows) and int(rows.max()) < len(table):
-            column: I64 = table[rows, slot]
-            return column
-        out = np.zeros(len(rows), np.int64)
-        inside = rows < len(table)
-        out[inside] = table[rows[inside], slot]
-        return out
-
-    def _other_currencies(self, measure: Measure) -> list[int]:
-        return self.workspace.other_currencies(measure.source, measure.name)
-
-    def target(self, asked: TargetRef, row: int) -> int | None:
-        amount, unknown = self.targets(asked, np.array([row], np.int64))
-        return None if unknown[0] else int(amount[0])
-
-    def targets(self, asked: TargetRef, rows: I64) -> tuple[I64, Bools]:
-        """The deepest valid target on each row's lineage wins, then the later record; of another unit it is unknown."""
-        return self.workspace.targets_of(asked, rows, self.now)
-
-    def attribute(self, name: str, row: int) -> str | int | None:
-        return self.facts.attribute(name, row)
-
-    def attributes_of(self, name: str, rows: I64, text: str | None) -> tuple[I64, Bools]:
-        seen, word, number = self.facts.attributes.take(name, rows)
-        if text is None:
-            return number, ~seen | (word != 0)
-        return (word == self.facts.attributes.vocabulary.get(text, -1)).astype(np.int64), ~seen | (word == 0)
-
-    def past(self, measure: Measure, row: int) -> Past:
-        return self.facts.past(measure.source, measure.name, row, int(self.since.start[row]))
-
-    def spend_per_day(self, row: int) -> int:
-        """What the object spent over [24h], micro-units of the account's currency."""
-        measure = spend_of(self.program)
-        table = self.facts.windows.windows[day_of(self.program)].sums.table
-        return int(self._column(table, self.facts.slot.get((measure.source, measure.name)), np.array([row], np.int64))[0])
-
-
 class Judgement:
     """Reads a workspace at one boundary; changes only the lives of its rules and, on admission, what is in flight."""
 
@@ -128,8 +63,8 @@ class Judgement:
         self._views: dict[tuple[int, tuple[tuple[int, int], ...]], View] = {}
         self._dirty = dirty
         self.restless = False  # some rule comes on and clears by turns: the next boundary is no no-op
-        self._rows_at: dict[tuple[str, int, bool], I64] = {}
-        self._fits: dict[tuple[Condition | None, Condition | None, str, int, bool], Bools] = {}
+        self._judges: dict[Shape, Judge] = {}
+        self._marked: tuple[I64, I64, I64] | None = None  # what changed: (rows by level, their depths, their platforms)
 
     # -- what is looked at -------------------------------------------------------------------------------------------
 
@@ -142,77 +77,116 @@ class Judgement:
             view = self._views[key] = View(self.workspace, rule, self.now)
         return view
 
-    def _rows(self, program: Program, every: bool) -> I64:
-        """The entities of the program's platform and level: every one, or those whose facts changed."""
-        key = program.platform, program.depth, every
-        known = self._rows_at.get(key)
-        if known is None:
-            workspace = self.workspace
-            known = workspace.rows_of(program) if every or self._dirty is None else workspace.existing(self._dirty, program)
-            self._rows_at[key] = known
-        return known
+    def judge_of(self, rule: Running) -> Judge:
+        """One judge for all rules of a shape."""
+        if rule.shape is None:
+            return Judge(rule.program.metrics, self.view(rule))
+        judge = self._judges.get(rule.shape)
+        if judge is None:
+            judge = self._judges[rule.shape] = Judge(rule.program.metrics, self.view(rule))
+        return judge
 
-    def _eligible(self, shape: Shape, judge: Judge, rows: I64, every: bool) -> Bools:
-        p = shape.program
-        key = p.where, p.unless, p.platform, p.depth, every
-        known = self._fits.get(key)
-        if known is None:
-            known = judge.truth(p.where, rows) == TRUE
-            if p.unless is not None:
-                known &= judge.truth(p.unless, rows, absent=FALSE) != TRUE
-            self._fits[key] = known
-        return known
+    def _changed(self, panel: Panel) -> I64:
+        """The panel's objects whose facts changed, by their levels."""
+        e = self.workspace.facts.entities
+        if self._marked is None:
+            dirty = self._dirty if self._dirty is not None else NO_ROWS
+            dirty = dirty[e.first_event[dirty] != NEVER]
+            dirty = dirty[e.depth[dirty].argsort(kind="stable")]
+            self._marked = dirty, e.depth[dirty], e.lineage[dirty, 0]
+        rows, depth, platform = self._marked
+        mine = panel.sieve.has_level[depth] & (platform == e.row.get(panel.platform, NOWHERE))
+        return rows if mine.all() else rows[mine]
 
     # -- truth and lifecycle -----------------------------------------------------------------------------------------
 
-    def judge(self, shape: Shape) -> tuple[list[Decision], list[Candidate]]:
-        """What the shape's rules tell at once (refused, cleared) and what they wish to do."""
-        every = shape.new
-        rows = self._rows(shape.program, every)
+    def judge(self, panel: Panel) -> tuple[list[Decision], list[Candidate]]:
+        """What the panel's rules tell at once (refused, cleared) and what they wish to do."""
+        rows = self._changed(panel)
         told: list[Decision] = []
-        if len(rows) or shape.pending or shape.asking:
-            view = self.view(shape.rules[0])
-            judge = Judge(shape.program.metrics, view)
-            if len(rows):
-                told += self._look(shape, judge, rows, every)
-            if shape.pending:
-                self._wait(shape, judge)
-            shape.new = False
-            if shape.asking:
-                refused, candidates = self._ask_all(shape, judge, view)
-                return told + refused, candidates
-        shape.new = False
-        return told, []
+        if len(rows):
+            told += self._look(panel, rows, None)
+        if panel.new.any():
+            every = np.concatenate([self.workspace.rows_of(panel.platform, d) for d in panel.sieve.depths.tolist()])
+            told += self._look(panel, every[~np.isin(every, rows)] if len(rows) else every, panel.new)
+            panel.new = np.zeros(panel.width, np.bool_)
+        if panel.pending:
+            self._wait(panel)
+        if not panel.asking:
+            return told, []
+        refused, candidates = self._ask_all(panel)
+        return told + refused, candidates
 
-    def _look(self, shape: Shape, judge: Judge, rows: I64, every: bool) -> list[Decision]:
+    def _look(self, panel: Panel, every: I64, only: Bools | None) -> list[Decision]:
         """Only where some rule's condition may hold, or something is alive, is there anything to do."""
-        shape.room(int(rows[-1]) + 1)
-        at, truth = shape.maybe(judge, rows)
-        alive = np.flatnonzero(shape.alive[rows])
-        if not len(at) and not len(alive):
-            return []
-        look = at if not len(alive) else np.union1d(at, alive)
-        some, eligible = rows[look], self._eligible(shape, judge, rows, every)[look]
-        if len(look) == len(at):
-            when = truth
-        else:
-            when = np.zeros((len(look), truth.shape[1]), np.int8)
-            when[np.searchsorted(look, at)] = truth
-        clear = None if shape.clear is None else shape.truth(shape.clear, judge, some)
         told = []
-        for i, place in shape.looked_at(some, eligible, when, clear):
-            is_true = int(when[i, place if when.shape[1] > 1 else 0])
-            cleared = None if clear is None else int(clear[i, place if clear.shape[1] > 1 else 0])
-            told += self._live(shape, judge, (int(some[i]),), place, bool(eligible[i]), is_true, cleared)
+        for start in range(0, len(every), MOST_ROWS):
+            rows = every[start : start + MOST_ROWS]
+            sight = panel.sieve.sight(self.workspace, rows)
+            at, seat, kind = panel.alive(rows)
+            if only is not None and len(at):
+                mine = only[seat]
+                at, seat, kind = at[mine], seat[mine], kind[mine]
+            looks: list[tuple[int, int, bool, int, int | None]] = []
+            for some, seats in panel.without_life(sight, only):
+                looks += self._begun(panel, rows, *panel.sieve.true(self, sight, some, seats))
+            if len(at):
+                looks += self._alive(panel, rows, at, seat, kind, panel.sieve.truth(self, sight, at, seat))
+            for row, place, eligible, when, clear in looks:
+                told += self._live(panel.rules[place], (row,), eligible, when, clear)
         return told
 
-    def _wait(self, shape: Shape, judge: Judge) -> None:
-        """Cells whose `for` has passed while their condition stayed true."""
-        for cell in [c for c, due in shape.pending.items() if due <= self.now]:
-            self._live(shape, judge, (cell // shape.width,), cell % shape.width, True, TRUE, None)
+    def _begun(self, panel: Panel, rows: I64, at: I64, seat: I64) -> list[tuple[int, int, bool, int, int | None]]:
+        """Cells without a life whose condition is true."""
+        if not len(at):
+            return []
+        eligible = self._eligible(panel, rows[at], seat)
+        if not eligible.all():
+            at, seat = at[eligible], seat[eligible]
+        clear = self._clear(panel, rows[at], seat)
+        return [(r, p, True, TRUE, c) for r, p, c in zip(rows[at].tolist(), seat.tolist(), clear, strict=True)]
 
-    def _live(self, shape: Shape, judge: Judge, subject: Subject, place: int, eligible: bool, when: int, clear: int | None) -> list[Decision]:
-        rule = shape.rules[place]
+    def _alive(self, panel: Panel, rows: I64, at: I64, seat: I64, kind: Truth, when: Truth) -> list[tuple[int, int, bool, int, int | None]]:
+        """Cells with a life in which something may have to be done."""
+        eligible = self._eligible(panel, rows[at], seat)
+        clear = self._clear(panel, rows[at], seat)
+        moving = (when == TRUE) & eligible
+        look = (moving != (kind == SETTLED)) | (kind == BETWEEN)
+        if any(c is not None for c in clear):
+            look |= np.array([c == TRUE for c in clear])
+        some = np.flatnonzero(look)
+        columns = (rows[at[some]].tolist(), seat[some].tolist(), eligible[some].tolist(), when[some].tolist(), [clear[i] for i in some.tolist()])
+        return list(zip(*columns, strict=True))
+
+    def _eligible(self, panel: Panel, rows: I64, seat: I64) -> Bools:
+        """Whether the rules' `where` and `unless` let them look at these objects."""
+        eligible = np.ones(len(rows), np.bool_)
+        for shape, some, each, back in panel.sieve.by_shape(rows, seat, panel.sieve.scoped[seat]):
+            judge, p = self.judge_of(shape.rules[0]), shape.program
+            fits = judge.truth(p.where, each) == TRUE
+            if p.unless is not None:
+                fits &= judge.truth(p.unless, each, absent=FALSE) != TRUE
+            eligible[some] = fits[back]
+        return eligible
+
+    def _clear(self, panel: Panel, rows: I64, seat: I64) -> list[int | None]:
+        """The truth of each cell's `clear`, None where its rule has none."""
+        clear: list[int | None] = [None] * len(rows)
+        for shape, some, each, back in panel.sieve.by_shape(rows, seat, panel.sieve.clears[seat]):
+            assert shape.clear is not None
+            truth = picked(shape.truth(shape.clear, self.judge_of(shape.rules[0]), each), back, panel.sieve.place[seat[some]])
+            for i, t in zip(some.tolist(), truth.tolist(), strict=True):
+                clear[i] = t
+        return clear
+
+    def _wait(self, panel: Panel) -> None:
+        """Cells whose `for` has passed while their condition stayed true."""
+        for cell in [c for c, due in panel.pending.items() if due <= self.now]:
+            self._live(panel.rules[cell % panel.width], (cell // panel.width,), True, TRUE, None)
+
+    def _live(self, rule: Running, subject: Subject, eligible: bool, when: int, clear: int | None) -> list[Decision]:
+        panel = rule.panel
+        assert panel is not None
         if eligible and when == TRUE and clear == TRUE:
             self._come_again(subject)
         life = rule.lives.get(subject)
@@ -220,13 +194,13 @@ class Judgement:
             life = rule.lives[subject] = Life()
         told = []
         if life.advance(eligible, when, clear, rule.program.hold, self.now):
-            told.append(self._decision(rule, judge, subject, "cleared", (), None))
+            told.append(self._decision(rule, self.judge_of(rule), subject, "cleared", (), None))
         if life.idle:
             del rule.lives[subject]
-            shape.leave(subject, place)
+            panel.leave(subject, rule.seat)
         else:
             due = life.since + rule.program.hold if life.since >= 0 and not life.on else -1
-            shape.enter(subject, place, life.asks(when) and eligible, due, settled=eligible and when == TRUE)
+            panel.enter(subject, rule.seat, life.asks(when) and eligible, due, settled=eligible and when == TRUE)
         return told
 
     def _come_again(self, subject: Subject) -> None:
@@ -279,7 +253,7 @@ class Judgement:
         """Every ordered pair under one ancestor whose two conditions may hold, and every pair that is alive."""
         program, e = rule.program, self.workspace.facts.entities
         assert program.pair is not None
-        rows = self.workspace.rows_of(program)
+        rows = self.workspace.rows_of(program.platform, program.depth)
         giver, taker = judge.truth(program.when, rows), judge.truth(program.pair.to, rows)
         fits = (judge.truth(program.where, rows) == TRUE) & (judge.truth(program.unless, rows, absent=FALSE) != TRUE)
         wish = None if program.clear is None else judge.truth(program.clear, rows)
@@ -301,28 +275,31 @@ class Judgement:
 
     # -- guards ------------------------------------------------------------------------------------------------------
 
-    def _ask_all(self, shape: Shape, judge: Judge, view: View) -> tuple[list[Decision], list[Candidate]]:
+    def _ask_all(self, panel: Panel) -> tuple[list[Decision], list[Candidate]]:
         """Every cell that asks is answered in columns; only where the refusals changed, or nothing refuses, is it looked at by itself."""
-        row, place, told_before = shape.asked()
-        cells = Cells(self, shape, judge, view, row, place)
-        mask = cells.refusals()
-        if mask is None:
-            look = np.arange(len(row))
-        else:
-            look = np.flatnonzero((mask != told_before) | (mask == 0) | cells.uncertain)
-        shape.turn = cells.turn()
         told: list[Decision] = []
         candidates: list[Candidate] = []
-        by_rule: dict[int, list[Subject]] = {}
-        for i in look.tolist():
-            by_rule.setdefault(int(place[i]), []).append((int(row[i]),))
-        for at, subjects in by_rule.items():
-            rule = shape.rules[at]
-            self._weigh(rule, judge, view, subjects)
-            for subject in subjects:
-                refused, candidate = self._ask(rule, judge, view, subject, rule.lives[subject])
-                told += refused
-                candidates += candidate
+        panel.turn = 0
+        for shape, row, place, told_before in list(panel.asked()):
+            view, judge = self.view(shape.rules[0]), self.judge_of(shape.rules[0])
+            cells = Cells(self, shape, judge, view, row, place)
+            mask = cells.refusals()
+            if mask is None:
+                look = np.arange(len(row))
+            else:
+                look = np.flatnonzero((mask != told_before) | (mask == 0) | cells.uncertain)
+            turn = cells.turn()
+            panel.turn = min(panel.turn or turn, turn or panel.turn)
+            by_rule: dict[int, list[Subject]] = {}
+            for i in look.tolist():
+                by_rule.setdefault(int(place[i]), []).append((int(row[i]),))
+            for at, subjects in by_rule.items():
+                rule = shape.rules[at]
+                self._weigh(rule, judge, view, subjects)
+                for subject in subjects:
+                    refused, candidate = self._ask(rule, judge, view, subject, rule.lives[subject])
+                    told += refused
+                    candidates += candidate
         return told, candidates
 
     def _ask(self, rule: Running, judge: Judge, view: View, subject: Subject, life: Life) -> tuple[list[Decision], list[Candidate]]:
@@ -333,10 +310,10 @@ class Judgement:
 
     def _refuse(self, rule: Running, judge: Judge, subject: Subject, life: Life, verdicts: tuple[Verdict, ...], evidence: int | None) -> list[Decision]:
         refusals = tuple(v.guard for v in verdicts if v.refusal)
-        if rule.shape is not None:
+        if rule.panel is not None:
             known = len(rule.program.guards) == len(verdicts)
             mask = sum(1 << i for i, v in enumerate(verdicts) if v.refusal) if known else ASK_ANYWAY
-            rule.shape.told(subject[0] * rule.shape.width + rule.place, mask)
+            rule.panel.told(subject[0] * rule.panel.width + rule.seat, mask)
         if refusals == life.emitted:
             return []
         life.emitted = refusals
@@ -359,15 +336,16 @@ class Judgement:
         program, workspace, row = rule.program, self.workspace, subject[side]
         facts = workspace.facts
         strength = self._strength(rule, judge, view, side, row) if rule.weighers[side].claims else None
-        account = int(facts.entities.account(np.array([row], np.int64))[0])
+        account = facts.entities.lineage.item(row, 1)
+        account = account if account >= 0 else facts.entities.lineage.item(row, 0)
         heard = [(facts.heard(source, account), source) for source in rule.sources]
         freshest, stalest = min(heard) if heard else (self.now, "")
         changed = workspace.changed.get(row)
         status = view.attribute("status", row)
         minimums = []
         for m in program.minimums:
-            least, unknown = view.sums(program.metrics[m.metric].numerator, rule.sample_window, np.array([row], np.int64))
-            minimums.append(None if unknown[0] else int(least[0]))
+            counted, unknown = view.sum_of(program.metrics[m.metric].numerator, rule.sample_window, row)
+            minimums.append(None if unknown else counted)
         return Circumstance(
             program, facts.entities.path[row], self.now, int(rule.since.start[row]), int(facts.entities.first_event[row]), tuple(minimums),
             None if strength is None else strength.log_e, rule.weighers[side].needed, () if strength is None else self._totals(strength),
@@ -452,8 +430,7 @@ class Judgement:
         decisions: list[Decision] = []
         launched = False
         for c in sorted(candidates, key=lambda c: c.order):
-            view = self.view(c.rule)
-            judge = Judge(c.rule.program.metrics, view)
+            view, judge = self.view(c.rule), self.judge_of(c.rule)
             held = any(path in self.workspace.held for path in c.path.split("|"))
             if held or (launched and any(v.refusal for v in self.verdicts(c.rule, judge, view, c.subject)[0])):
                 decisions += self._refuse(c.rule, judge, c.subject, c.life, (*c.verdicts, OUTRANKED), c.evidence)
@@ -465,8 +442,8 @@ class Judgement:
             decision = self._decision(c.rule, judge, c.subject, "fired", c.verdicts, c.evidence, action)
             decisions.append(decision)
             c.life.emitted = ()
-            if c.rule.shape is not None:
-                c.rule.shape.ask(c.subject[0] * c.rule.shape.width + c.rule.place, False)
+            if c.rule.panel is not None:
+                c.rule.panel.ask(c.subject[0] * c.rule.panel.width + c.rule.seat, False)
             if c.rule.mode == "active":
                 self.workspace.launch(decision, c.rule, c.subject, c.life)
                 if c.rule.program.action.kind == "pause":
@@ -485,39 +462,9 @@ class Judgement:
         self, rule: Running, judge: Judge, subject: Subject, kind: str, verdicts: tuple[Verdict, ...], evidence: int | None, action: str = ""
     ) -> Decision:
         program, w = rule.program, self.workspace
-        readings = self.readings(rule, judge, subject)
+        readings = readings_of(rule, judge, subject)
         valid_until = self.now + program.valid_for if kind == "fired" else 0
         return Decision(
             w.name, program.rule, rule.version, self._path(subject), self.now // w.interval, self.now, kind, rule.mode, action, readings, verdicts,
             evidence, valid_until, w.simulated,
         )  # fmt: skip
-
-    def readings(self, rule: Running, judge: Judge, subject: Subject) -> tuple[Reading, ...]:
-        """One a comparison, in the order written; of a pair those of `from` first."""
-        program = rule.program
-        conditions: list[Condition] = [program.when] + ([program.pair.to] if program.pair else [])
-        return tuple(self._reading(program, judge, c, row) for condition, row in zip(conditions, subject, strict=True) for c in comparisons(condition))
-
-    @staticmethod
-    def _reading(program: Program, judge: Judge, compare: Compare, row: int) -> Reading:
-        truth = WORDS[judge.exactly(compare, row)]
-        refs = inside(compare.left) + inside(compare.right)
-        other = judge.value(compare.right if inside(compare.left) else compare.left, row)
-        threshold = round(other * 1_000_000_000) if isinstance(other, Fraction) else 0
-        if not refs:
-            return Reading(compare.text, "", "", 0, 0, threshold, truth)
-        metric = program.metrics[refs[0].metric]
-        n, d = judge.totals(metric, refs[0].window, row)
-        below = 0 if metric.denominator is None else (d or 0)
-        return Reading(compare.text, metric.name, window_text(refs[0].window), (n or 0) * metric.factor, below, threshold, truth)
-
-
-def window_text(width: int) -> str:
-    """since change, 24h, 7d, 90m."""
-    if width == 0:
-        return "since change"
-    for unit, letter in ((86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m")):
-        if width % unit == 0 and (letter != "d" or width > unit):
-            return f"{width // unit}{letter}"
-    return f"{width // 1_000_000}s"
-

@@ -5,6 +5,7 @@ idle ------> pending ------------> on ------------------------------> waiting --
  ^              | not true          |  ^  refusals change: refused                                      |
  +--------------+                   |  +---- held, expired, cancelled: the cause is not spent ----------+
  ^                                  |  +---- verified, rejected, failed, unknown: spent until `when` is not true, out of scope or not
+ ^                                  |  +---- deadline: spent likewise, unless held, expired or cancelled comes late, which gives it back
  +------- clear (or when is false): cleared
 """
 
@@ -26,6 +27,7 @@ class Life:
     flight: str = ""  # the decision that is waited for
     outlived: bool = False  # the stretch of truth that it was about has ended: how it ends spends nothing
     emitted: tuple[str, ...] | None = None  # the last emitted refusals; () after firing, None when nothing was emitted
+    missed: str = ""  # the decision whose deadline has spent the cause; a late word that it was not carried out gives it back
     wake: int = 0  # the next instant at which a guard may answer differently, 0 for none
 
     @property
@@ -36,13 +38,16 @@ class Life:
         self.flight, self.outlived = decision_id, False
 
     def land(self, spends: bool) -> None:
-        self.flight, self.spent = "", spends and not self.outlived
+        self.flight, self.spent, self.missed = "", spends and not self.outlived, ""
+
+    def expects(self, decision_id: str) -> bool:
+        return decision_id in (self.flight, self.missed)
 
     def advance(self, eligible: bool, when: int, clear: int | None, hold: int, now: int) -> bool:
         """Moves on by one boundary; returns whether it turned off after having told somebody something."""
         self.wake = 0
         if when != TRUE:
-            self.spent, self.outlived = False, True
+            self.spent, self.outlived, self.missed = False, True, ""
         if not self.on:
             self._wait(eligible and when == TRUE, hold, now)
             return False
@@ -64,4 +69,4 @@ class Life:
         return self.on and when == TRUE and not self.spent and not self.flight
 
     def canonical(self) -> list[object]:
-        return [self.since, self.on, self.spent, self.flight, bool(self.flight) and self.outlived, self.emitted]
+        return [self.since, self.on, self.spent, self.flight, bool(self.flight) and self.outlived, self.emitted, self.missed]

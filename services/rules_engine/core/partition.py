@@ -29,7 +29,10 @@ class Partition:
     def step(self, records: Sequence[Stamped[Record]]) -> list[Decision]:
         """The decisions that these records bring about, in order of (workspace, boundary, admission) as time reaches them."""
         decisions: list[Decision] = []
-        for stamped in records:
+        read = 0  # records before this one have been read
+        for i, stamped in enumerate(records):
+            if i == read:
+                read = self._read(records, i)
             if stamped.stamp > self.now:
                 self.now = stamped.stamp
             if self.now >= self._soon:
@@ -42,7 +45,7 @@ class Partition:
             elif isinstance(record, Poisoned):
                 raise RejectedInput(f"record {stamped.offset}: {record.why}", reason="poisoned")
             elif isinstance(record, EventBatch):
-                self._workspace(record.workspace).take(self.now, record)
+                self.workspaces[record.workspace].take()
             else:
                 self._apply(record)
                 self._soon = self._next()
@@ -50,6 +53,24 @@ class Partition:
         for workspace in self.workspaces.values():
             workspace.settle()
         return decisions
+
+    def _read(self, records: Sequence[Stamped[Record]], first: int) -> int:
+        """Reads the events of records from the first on, up to the first that may say what other records mean; returns where that is, or past the first."""
+        of: dict[str, list[tuple[int, EventBatch]]] = {}
+        now, at = self.now, first
+        for at in range(first, len(records)):
+            stamped = records[at]
+            now = max(now, stamped.stamp)
+            if isinstance(stamped.record, EventBatch):
+                if stamped.offset not in self.skipped:
+                    of.setdefault(stamped.record.workspace, []).append((now, stamped.record))
+            elif not isinstance(stamped.record, Tick):
+                break
+        else:
+            at = len(records)
+        for name, batches in of.items():
+            self._workspace(name).read(batches)
+        return max(at, first + 1)
 
     def _next(self) -> int:
         return min((at for w in self.workspaces.values() if (at := w.soon()) is not None), default=NEVER)

@@ -6,13 +6,14 @@ All values are exact: a number in a program is a fraction of two integers in nat
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any, TypeAlias
 
 from services.kernel.ids import digest
 
-SEMANTICS = 1  # the version of the letter (docs/semantics.md) that this program asks for
+SEMANTICS = 2  # the version of the letter (docs/semantics.md) that this program asks for
+KNOWN = (1, 2)  # those that this build can follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +228,12 @@ def canonical(value: Any) -> str:
 
 
 def to_plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return {"is": type(value).__name__} | {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
     if isinstance(value, tuple):
         return [to_plain(v) for v in value]
-    return value
+    names = NAMES.get(type(value))
+    if names is None:
+        return value
+    return {"is": type(value).__name__} | {name: to_plain(getattr(value, name)) for name in names}
 
 
 KINDS = {
@@ -239,6 +241,7 @@ KINDS = {
     for c in (Measure, Metric, MetricRef, Number, TargetRef, AttributeRef, Text, Arithmetic, Compare, And, Or, Not)
     + (Pair, Asked, Minimum, Action, Approval, Lag, Program)
 }
+NAMES: dict[type[Any], tuple[str, ...]] = {c: tuple(f.name for f in fields(c)) for c in KINDS.values()}
 
 
 def from_plain(value: Any) -> Any:

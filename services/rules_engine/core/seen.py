@@ -19,9 +19,9 @@ from services.rules_engine.core.keys import Bools, Keys
 class Table:
     """Ids, each with 32 bits of its content's hash: 30 bytes an id at most."""
 
-    def __init__(self) -> None:
-        self.ids = Keys()
-        self.body: NDArray[np.int32] = np.zeros(512, np.int32)
+    def __init__(self, room: int = 512) -> None:
+        self.ids = Keys(room)
+        self.body: NDArray[np.int32] = np.zeros(room, np.int32)
 
     def add(self, ids: I64, body: NDArray[np.int32]) -> tuple[Bools, int]:
         """(new, how many of the others say something else than what counted)."""
@@ -82,7 +82,7 @@ class Seen:
         if self.period < 0:
             self.period = period
         if period == self.period + 1:
-            self.tables[period & 1] = Table()
+            self.tables[period & 1] = Table(max(512, len(self.tables[self.period & 1].ids)))  # about as many will come as in the period before
         elif period > self.period + 1:
             self.tables = [Table(), Table()]
         self.period = max(self.period, period)

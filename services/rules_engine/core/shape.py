@@ -1,18 +1,8 @@
-"""Rules of one shape: the same but for their numbers, so that one broadcast of rows x thresholds judges them all.
-
-A cell is (object, rule). `state` remembers of each cell what it was when it was last looked at; a cell is looked at again only where that may have changed:
-
-    NOTHING   no life             looked at when the condition turns true
-    SETTLED   alive, condition true    looked at when the condition is no longer true, or `clear` is
-    BETWEEN   alive, condition not true    looked at whenever its object's facts changed
-
-Beside it stand the cells that ask their guards (`asking`, with the refusals last told) and those that wait for `for` to pass (`pending`). All of it is
-derived from the lives of the rules; it is no state of its own.
-"""
+"""Rules of one shape: the same but for their numbers, so that one broadcast of rows x thresholds says what they are, and their guards are asked in columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -21,12 +11,9 @@ from numpy.typing import NDArray
 
 from services.kernel.record import I64
 from services.rules_engine.core.program import And, Compare, Condition, Not, Number, Or
-from services.rules_engine.core.running import Running, Subject
-from services.rules_engine.core.truth import MIRRORED_OPERATORS, NEGATED, OPERATORS, TRUE, UNKNOWN, Bools, Column, Floats, Judge, Truth
+from services.rules_engine.core.running import Running
+from services.rules_engine.core.truth import MIRRORED_OPERATORS, NEGATED, OPERATORS, UNKNOWN, Column, Floats, Judge, Truth
 
-NOTHING, SETTLED, BETWEEN = 0, 1, 2
-NOT_TOLD, ASK_ANYWAY = -1, -2  # in place of a mask of refusals
-NO_TRUTH = np.zeros((0, 1), np.int8)
 KLEENE_AND = np.array([0, 0, 0, 0, 1, 2, 0, 2, 2], np.int8)  # [3 * a + b]
 
 Node: TypeAlias = "Leaf | Plain | Joined | Negated"
@@ -42,18 +29,6 @@ class Leaf:
     thresholds: Floats  # one a rule
     ascending: Floats
     order: I64
-
-    def possible(self, column: Column) -> Bools:
-        """Where it is not surely false for every rule."""
-        with np.errstate(invalid="ignore"):
-            match self.op[0]:
-                case "<":
-                    may: Bools = column.value - column.slack <= self.ascending[-1]
-                case ">":
-                    may = column.value + column.slack >= self.ascending[0]
-                case _:
-                    may = np.ones(len(column.value), np.bool_)
-        return may | column.unknown | np.isinf(column.slack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,79 +113,11 @@ class Shape:
         self.clear = node(clears) if clears else None
         self.least: list[I64] = [np.array([r.program.minimums[i].least for r in rules], np.int64) for i in range(len(self.program.minimums))]
         self.needed: I64 = np.array([r.weighers[0].needed for r in rules], np.int64)
-        self.new = True  # every object is judged at the next boundary
-        self.state: NDArray[np.int8] = np.zeros((64, self.width), np.int8)
-        self.alive: I64 = np.zeros(64, np.int64)  # how many cells of each row are not NOTHING
-        self.asking: dict[int, int] = {}  # cell -> the mask of refusals last told
-        self.pending: dict[int, int] = {}  # cell -> when `for` will have passed
-        self.between = 0  # an upper bound on how many cells are BETWEEN
-        self.turn = 0  # the next instant at which a guard may answer differently, 0 for none
         self._parameters: dict[tuple[str, str, int], I64] = {}
         self._words: dict[tuple[str, str], NDArray[np.str_]] = {}
         self._tested: Floats | None = None
-        self._asked: tuple[I64, I64, I64] | None = None
         for place, rule in enumerate(rules):
             rule.shape, rule.place = self, place
-            for subject, life in rule.lives.items():
-                due = life.since + rule.program.hold if life.since >= 0 and not life.on else -1
-                self.enter(subject, place, life.on and not life.flight and not life.spent, due)
-
-    # -- cells -------------------------------------------------------------------------------------------------------
-
-    def room(self, rows: int) -> None:
-        n = len(self.state)
-        if rows > n:
-            more = max(rows, 2 * n) - n
-            self.state = np.concatenate([self.state, np.zeros((more, self.width), np.int8)])
-            self.alive = np.concatenate([self.alive, np.zeros(more, np.int64)])
-
-    def enter(self, subject: Subject, place: int, asks: bool, due: int, settled: bool = False) -> None:
-        """A life is there; unless it is known to be settled, it is looked at again as soon as its object's facts change."""
-        row = subject[0]
-        self.room(row + 1)
-        cell = row * self.width + place
-        self.alive[row] += self.state[row, place] == NOTHING
-        self.state[row, place] = SETTLED if settled else BETWEEN
-        self.between += not settled
-        self.ask(cell, asks)
-        if due >= 0:
-            self.pending[cell] = due
-        elif self.pending:
-            self.pending.pop(cell, None)
-
-    def leave(self, subject: Subject, place: int) -> None:
-        row = subject[0]
-        cell = row * self.width + place
-        self.room(row + 1)
-        self.alive[row] -= self.state[row, place] != NOTHING
-        self.state[row, place] = NOTHING
-        self.ask(cell, False)
-        self.pending.pop(cell, None)
-
-    def ask(self, cell: int, asks: bool, mask: int = NOT_TOLD) -> None:
-        if asks:
-            if cell not in self.asking:
-                self.asking[cell] = mask
-                self._asked = None
-        elif cell in self.asking:
-            del self.asking[cell]
-            self._asked = None
-
-    def told(self, cell: int, mask: int) -> None:
-        """These refusals have been told."""
-        if cell in self.asking:
-            self.asking[cell] = mask
-            self._asked = None
-
-    def asked(self) -> tuple[I64, I64, I64]:
-        """(row, rule's place, mask last told) of every cell that asks."""
-        if self._asked is None:
-            cells = np.fromiter(self.asking, np.int64, len(self.asking))
-            order = np.argsort(cells)
-            masks = np.fromiter(self.asking.values(), np.int64, len(self.asking))
-            cells = cells[order]
-            self._asked = cells // self.width, cells % self.width, masks[order]
-        return self._asked
 
     def parameter(self, guard: str, name: str, otherwise: int) -> I64:
         """A guard's setting, one a rule."""
@@ -237,24 +144,6 @@ class Shape:
         return self._tested
 
     # -- truth -------------------------------------------------------------------------------------------------------
-
-    def maybe(self, judge: Judge, rows: I64) -> tuple[I64, Truth]:
-        """(index into rows, truth of every rule there) of the rows of which some rule's condition is not surely false: all others are."""
-        tree = self.when
-        terms = tree.terms if isinstance(tree, Joined) and not tree.any else (tree,)
-        first = terms[0]
-        if not isinstance(first, Leaf):
-            return np.arange(len(rows)), self.truth(tree, judge, rows)
-        column = judge.column(first.expression, rows)
-        assert column is not None  # a text is compared with a text
-        at = np.flatnonzero(first.possible(column))
-        if not len(at):
-            return at, NO_TRUTH
-        some = rows[at]
-        truth = self._leaf(first, column.at(at), judge, some)
-        for term in terms[1:]:
-            truth = KLEENE_AND[truth * np.int8(3) + self.truth(term, judge, some)]
-        return at, truth
 
     def truth(self, tree: Node, judge: Judge, rows: I64) -> Truth:
         """(rows, rules) or, where all rules agree, (rows, 1)."""
@@ -290,17 +179,3 @@ class Shape:
         if column.unknown.any():
             truth[column.unknown] = UNKNOWN
         return truth
-
-    def looked_at(self, rows: I64, eligible: Bools, when: Truth, clear: Truth | None) -> Iterator[tuple[int, int]]:
-        """(index into rows, place) of every cell in which something may have to be done."""
-        moving = when == TRUE
-        if not eligible.all():
-            moving = moving & eligible[:, None]
-        state = self.state[rows]
-        look = moving != (state == SETTLED)
-        if self.between:
-            look |= state == BETWEEN
-        if clear is not None:
-            look |= (state != NOTHING) & (clear == TRUE)
-        at, place = np.nonzero(look)
-        return zip(at.tolist(), place.tolist(), strict=True)

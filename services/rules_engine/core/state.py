@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from services.kernel.record import I64, Activation, Target
 from services.rules_engine.core.attributes import Column
 from services.rules_engine.core.demand import Demand
-from services.rules_engine.core.entities import Entities
+from services.rules_engine.core.entities import SPARSE, Entities
 from services.rules_engine.core.facts import Facts
 from services.rules_engine.core.guard import Guard
-from services.rules_engine.core.keys import CHUNK, Keys
+from services.rules_engine.core.keys import FEW, FULLEST, Keys
 from services.rules_engine.core.lifecycle import Life
 from services.rules_engine.core.partition import Partition
 from services.rules_engine.core.program import Program
@@ -34,9 +34,9 @@ from services.rules_engine.core.sums import Since
 from services.rules_engine.core.window import SLOT_BITS, Windows, total
 from services.rules_engine.core.workspace import Changed, Flight, Workspace
 
-STATE = 2
+STATE = 3
 NONE = -1  # in a column of numbers that point somewhere
-ON, SPENT, OUTLIVED = 1, 2, 4
+ON, SPENT, OUTLIVED, MISSED = 1, 2, 4, 8
 
 Array: TypeAlias = NDArray[Any]
 Pieces: TypeAlias = dict[str, list[Array]]
@@ -112,7 +112,7 @@ def _demand(plain: Sequence[Any]) -> Demand:
 
 
 def _dump_workspace(w: Workspace, columns: Columns) -> dict[str, Any]:
-    assert not w._batches  # `Partition.step` leaves nothing unfolded
+    assert w._arrivals is None  # `Partition.step` leaves nothing unfolded
     by: dict[str, int] = {}
     changed = [(row, c.when, by.setdefault(c.by, len(by)), c.ours) for row, c in w.changed.items()]
     columns.put("changed", _table(changed, 4))
@@ -168,8 +168,9 @@ def _dump_rules(w: Workspace, columns: Columns) -> dict[str, Any]:
     lives = []
     for i, rule in enumerate(rules):
         for subject, life in rule.lives.items():
-            flags = ON * life.on | SPENT * life.spent | OUTLIVED * life.outlived
-            waits_for = decisions.setdefault(life.flight, len(decisions)) if life.flight else NONE
+            flags = ON * life.on | SPENT * life.spent | OUTLIVED * life.outlived | MISSED * bool(life.missed)
+            decision = life.flight or life.missed  # never both
+            waits_for = decisions.setdefault(decision, len(decisions)) if decision else NONE
             emitted = NONE if life.emitted is None else told.setdefault(life.emitted, len(told))
             lives.append((i, subject[0], subject[1] if len(subject) > 1 else NONE, life.since, flags, waits_for, emitted, life.wake))
     columns.put("lives", _table(lives, 8))
@@ -190,12 +191,15 @@ def _load_rules(w: Workspace, plain: Mapping[str, Any], columns: Columns) -> Non
         rules.append(Running(program, version, mode, w.born[program.anchor], text))
     w.rules = {(r.program.rule, r.mode): r for r in rules[: plain["in_effect"]]}
     told = [tuple(t) for t in plain["told"]]
-    for i, row, other, since, flags, flight, emitted, wake in columns.take("lives").tolist():
+    for i, row, other, since, flags, waits_for, emitted, wake in columns.take("lives").tolist():
+        decision, subject = "" if waits_for == NONE else plain["decisions"][waits_for], (row,) if other == NONE else (row, other)
+        flight, missed = ("", decision) if flags & MISSED else (decision, "")
         life = Life(
-            since, bool(flags & ON), bool(flags & SPENT), "" if flight == NONE else plain["decisions"][flight], bool(flags & OUTLIVED),
-            None if emitted == NONE else told[emitted], wake,
+            since, bool(flags & ON), bool(flags & SPENT), flight, bool(flags & OUTLIVED), None if emitted == NONE else told[emitted], missed, wake,
         )  # fmt: skip
-        rules[i].lives[(row,) if other == NONE else (row, other)] = life
+        rules[i].lives[subject] = life
+        if missed:
+            w.lapsed[missed] = Flight(rules[i], subject, (), 0)
     w.flights = {d: Flight(rules[i], tuple(subject), tuple(paths), deadline) for d, i, subject, paths, deadline in plain["flights"]}
 
 
@@ -275,7 +279,7 @@ def _load_entities(columns: Columns) -> Entities:
     e.path = columns.take_texts("paths")
     e.row = {path: row for row, path in enumerate(e.path)}
     keys = columns.take("keys")
-    e.keys, e.word = _keys(keys), keys[:, 0].copy()
+    e.keys, e.word = _keys(keys, SPARSE), keys[:, 0].copy()
     e.lineage, e.first_event = columns.take("lineage"), columns.take("first_event")
     e.depth = (e.lineage >= 0).sum(axis=1, dtype=np.int64) - 1
     return e
@@ -283,7 +287,7 @@ def _load_entities(columns: Columns) -> Entities:
 
 def _dump_windows(windows: Windows, rows: int, columns: Columns) -> None:
     for width, panes in sorted(windows.panes.items()):
-        held = sorted(panes.parts)
+        held = panes.order
         parts = [part for pane in held for part in panes.parts[pane]]
         columns.put(f"panes.{width}", _table([(pane, sum(len(cell) for cell, _ in panes.parts[pane])) for pane in held], 2))
         columns.put(f"panes.{width}.cell", _EMPTY, *(cell for cell, _ in parts))
@@ -297,7 +301,7 @@ def _load_windows(windows: Windows, first: Iterable[tuple[list[int], int]], rows
         cell, amount, at = columns.take(f"panes.{width}.cell"), columns.take(f"panes.{width}.amount"), 0
         for pane, size in columns.take(f"panes.{width}").tolist():
             mine = slice(at, at + size)
-            panes.parts[pane] = [total(cell[mine].copy(), amount[mine].copy(), rows)]
+            panes.put(pane, total(cell[mine].copy(), amount[mine].copy(), rows), rows)
             at += size
     for i, ((width, pane), oldest) in enumerate(first):
         window = windows.windows[width, pane]
@@ -329,9 +333,9 @@ def _filled(column: I64, size: int, rest: int) -> I64:
     return whole
 
 
-def _keys(keys: I64) -> Keys:
+def _keys(keys: I64, fullest: float = FULLEST) -> Keys:
     """The same keys under the same numbers."""
-    made = Keys(len(keys))
-    for start in range(0, len(keys), CHUNK):
-        made.add(keys[start : start + CHUNK])
+    made = Keys(len(keys), fullest)
+    for start in range(0, len(keys), FEW):
+        made.add(keys[start : start + FEW])
     return made

@@ -59,6 +59,10 @@ class View(Protocol):
         """(sum in micro-units, unknown) of each row."""
         ...
 
+    def sum_of(self, measure: Measure, window: int, row: int) -> tuple[int, bool]:
+        """The same of one row."""
+        ...
+
     def target(self, asked: TargetRef, row: int) -> int | None:
         """Micro-units of the deepest valid target, or None where there is none or it has another unit."""
         ...
@@ -167,6 +171,8 @@ class Judge:
 
     def exactly(self, compare: Compare, row: int) -> int:
         """The truth of a comparison for one row, in exact arithmetic."""
+        if isinstance(compare.left, MetricRef) and isinstance(compare.right, Number):
+            return self.ratio(compare.op, compare.left, compare.right, row)[2]
         a, b = self.value(compare.left, row), self.value(compare.right, row)
         if a is None or b is None:
             return UNKNOWN
@@ -195,14 +201,22 @@ class Judge:
             case Arithmetic(op, left, right):
                 return arithmetic(op, self.value(left, row), self.value(right, row))
 
+    def ratio(self, op: str, ref: MetricRef, number: Number, row: int) -> tuple[int, int, int]:
+        """(numerator, denominator, truth) of a metric against a number: of a plain amount 10^6 is below, and 0 stands for what is unknown."""
+        metric = self.metrics[ref.metric]
+        above, below = self.totals(metric, ref.window, row)
+        if above is None or below is None:
+            return (above or 0) * metric.factor, below or 0, UNKNOWN
+        above *= metric.factor
+        return above, below, against(op, above, below, number)
+
     def totals(self, metric: Metric, window: int, row: int) -> tuple[int | None, int | None]:
         """(numerator, denominator) in micro-units; a plain amount has 10^6 below; None is unknown."""
-        at = np.array([row], np.int64)
-        n, unknown = self.view.sums(metric.numerator, window, at)
+        n, unknown = self.view.sum_of(metric.numerator, window, row)
         if metric.denominator is None:
-            return (None if unknown[0] else int(n[0])), MICRO
-        d, u = self.view.sums(metric.denominator, window, at)
-        return (None if unknown[0] else int(n[0])), (None if u[0] else int(d[0]))
+            return (None if unknown else n), MICRO
+        d, u = self.view.sum_of(metric.denominator, window, row)
+        return (None if unknown else n), (None if u else d)
 
 
 def near(value: Floats) -> Floats:
@@ -246,6 +260,13 @@ def over(a: Fraction, b: Fraction) -> Exact:
     if b == 0:
         return INFINITE if a > 0 else None
     return a / b
+
+
+def against(op: str, above: int, below: int, number: Number) -> int:
+    """The truth of `above / below op number`, of integers of which only `above` may be below 0, as exact arithmetic has it."""
+    if below:
+        return int(EXACT[op](above * number.denominator, number.numerator * below))
+    return int(EXACT[op](1, 0)) if above > 0 else UNKNOWN
 
 
 def arithmetic(op: str, a: Exact, b: Exact) -> Exact:

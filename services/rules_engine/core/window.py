@@ -15,6 +15,7 @@ it is lifted to their ancestors again when it leaves.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from itertools import pairwise
 from typing import Any
 
@@ -40,11 +41,11 @@ def total(cell: I64, amount: I64, end: int) -> Part:
         sums, seen = np.zeros(dense, np.int64), np.zeros(dense, np.bool_)
         np.add.at(sums, flat, amount)
         seen[flat] = True
-        kept = np.flatnonzero(seen)
+        kept = seen.nonzero()[0]
         return (kept // slots) << SLOT_BITS | kept % slots, sums[kept]
     order = np.argsort(cell, kind="stable")
     ordered = cell[order]
-    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    starts = np.concatenate([[0], (ordered[1:] != ordered[:-1]).nonzero()[0] + 1])
     return ordered[starts], np.add.reduceat(amount[order], starts)
 
 
@@ -54,9 +55,13 @@ class Panes:
     def __init__(self, width: int) -> None:
         self.width = width  # microseconds
         self.parts: dict[int, list[Part]] = {}
+        self.order: list[int] = []  # of the panes that hold something
 
     def put(self, pane: int, part: Part, rows: int) -> None:
-        parts = self.parts.setdefault(pane, [])
+        if pane not in self.parts:
+            self.parts[pane] = []
+            insort(self.order, pane)
+        parts = self.parts[pane]
         parts.append(part)
         if len(parts) > LOOSE:
             self.seal(pane, rows)
@@ -67,6 +72,17 @@ class Panes:
         if len(parts) > 1:
             parts[:] = [total(np.concatenate([c for c, _ in parts]), np.concatenate([a for _, a in parts]), rows)]
         return parts[0]
+
+    def between(self, first: int, end: int) -> list[int]:
+        """The panes from `first` up to `end` that hold something."""
+        return self.order[bisect_left(self.order, first) : bisect_left(self.order, end)]
+
+    def forget(self, end: int) -> None:
+        """What lies before is read no more."""
+        gone = bisect_left(self.order, end)
+        for pane in self.order[:gone]:
+            del self.parts[pane]
+        del self.order[:gone]
 
 
 class Sums:
@@ -93,21 +109,23 @@ class Sums:
         flat, amount = lift(part, lineage, self.table.shape[1])
         np.add.at(self.table.reshape(-1), flat, amount)
 
-    def subtract(self, part: Part, lineage: I64) -> None:
-        flat, amount = lift(part, lineage, self.table.shape[1])
+    def subtract(self, part: Part, lineage: I64) -> I64:
+        """Returns the rows that it took from, some of them often, -1 for none."""
+        width = self.table.shape[1]
+        flat, amount = lift(part, lineage, width)
         np.subtract.at(self.table.reshape(-1), flat, amount)
+        rows: I64 = flat // width
+        return rows
 
 
 def lift(part: Part, lineage: I64, slots: int) -> Part:
     """(index into the flattened sums, amount) at every level."""
     cell, amount = part
     above = lineage[cell >> SLOT_BITS]
-    flat = above * slots + (cell & SLOT)[:, None]
-    amounts = np.broadcast_to(amount[:, None], flat.shape)
-    if (above < 0).any():
-        kept = above >= 0
-        return flat[kept], amounts[kept]
-    return flat.reshape(-1), amounts.reshape(-1)
+    flat = (above * slots + (cell & SLOT)[:, None]).reshape(-1)
+    amounts = amount.repeat(above.shape[1])
+    kept = above.reshape(-1) >= 0
+    return (flat, amounts) if kept.all() else (flat[kept], amounts[kept])
 
 
 class Window:
@@ -120,8 +138,9 @@ class Window:
 
     def next_roll(self) -> int:
         """The earliest instant at which a pane that holds something leaves; 0 when none will."""
-        held = min((p for p in self.panes.parts if p >= self.first), default=None)
-        return 0 if held is None else (held + 1) * self.panes.width + self.width
+        order = self.panes.order
+        at = bisect_left(order, self.first)
+        return 0 if at == len(order) else (order[at] + 1) * self.panes.width + self.width
 
 
 class Windows:
@@ -135,32 +154,34 @@ class Windows:
             self.windows[width, pane] = Window(width, self.panes.setdefault(pane, Panes(pane)))
         self._turn = 0
 
-    def fold(self, cell: I64, amount: I64, landing: I64, lineage: I64, rows: int, slots: int) -> None:
-        """Adds amounts that landed at these instants; `lineage` is (rows, levels) of every row there is."""
+    def room(self, rows: int, slots: int) -> None:
         for window in self.windows.values():
             window.sums.room(rows, slots)
-        self._turn = 0
+
+    def fold(self, cell: I64, amount: I64, landing: I64, lineage: I64, rows: int, slots: int) -> None:
+        """Adds amounts that landed at these instants; `lineage` is (rows, levels) of every row there is."""
+        self.room(rows, slots)
         whole: Part | None = None
+        if (landing[1:] < landing[:-1]).any():
+            order = landing.argsort(kind="stable")
+            landing, cell, amount = landing[order], cell[order], amount[order]
         for width, panes in self.panes.items():
             pane = landing // width
-            if len(pane) > 1 and (pane[1:] < pane[:-1]).any():
-                order = np.argsort(pane, kind="stable")
-                pane, cells, amounts = pane[order], cell[order], amount[order]
-            else:
-                cells, amounts = cell, amount
+            starts = [0, len(pane)] if pane[0] == pane[-1] else [0, *((pane[1:] != pane[:-1]).nonzero()[0] + 1).tolist(), len(pane)]
             mine = [w for w in self.windows.values() if w.panes is panes]
-            starts = [0, *(np.flatnonzero(pane[1:] != pane[:-1]) + 1).tolist(), len(pane)]
             oldest = min(w.first for w in mine)
             for start, stop in pairwise(starts):
                 if (p := int(pane[start])) >= oldest:
-                    panes.put(p, (cells[start:stop], amounts[start:stop]), rows)
+                    if p not in panes.parts:
+                        self._turn = 0
+                    panes.put(p, (cell[start:stop], amount[start:stop]), rows)
             for window in mine:
-                first = int(np.searchsorted(pane, window.first))
+                first = 0 if pane[0] >= window.first else int(pane.searchsorted(window.first))
                 if first == 0:
                     whole = whole or lift(total(cell, amount, rows), lineage, slots)
                     window.sums.put(whole, slots)
                 elif first < len(pane):
-                    window.sums.add(total(cells[first:], amounts[first:], rows), lineage)
+                    window.sums.add(total(cell[first:], amount[first:], rows), lineage)
 
     def roll(self, now: int, lineage: I64, rows: int) -> list[I64]:
         """Panes that no longer belong are subtracted; returns the rows they touched, some of them often, -1 for none."""
@@ -173,15 +194,13 @@ class Windows:
         self._turn = 0
         for window in self.windows.values():
             oldest = window.oldest(now)
-            for pane in sorted(p for p in window.panes.parts if window.first <= p < oldest):
-                part = window.panes.seal(pane, rows)
-                window.sums.subtract(part, lineage)
-                touched.append(lineage[part[0] >> SLOT_BITS].reshape(-1))
+            leaving = [window.panes.seal(p, rows) for p in window.panes.between(window.first, oldest)]
+            if leaving:
+                part = leaving[0] if len(leaving) == 1 else total(np.concatenate([c for c, _ in leaving]), np.concatenate([a for _, a in leaving]), rows)
+                touched.append(window.sums.subtract(part, lineage))
             window.first = max(window.first, oldest)
         for panes in self.panes.values():
-            oldest = min(w.first for w in self.windows.values() if w.panes is panes)
-            for pane in [p for p in panes.parts if p < oldest]:
-                del panes.parts[pane]
+            panes.forget(min(w.first for w in self.windows.values() if w.panes is panes))
         return touched
 
     def next_roll(self) -> int:

@@ -7,6 +7,7 @@ last one, no pane leaving a window, no wait, guard or target turning, nothing em
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any
@@ -15,22 +16,25 @@ import numpy as np
 
 from services.kernel.decision import Decision
 from services.kernel.errors import RejectedInput
+from services.kernel.page import coalesced
 from services.kernel.record import I64, Activation, Change, EventBatch, Outcome, Ready, Target
 from services.rules_engine.core.demand import Demand
-from services.rules_engine.core.entities import NEVER
-from services.rules_engine.core.facts import Facts
+from services.rules_engine.core.entities import NEVER, NOWHERE
+from services.rules_engine.core.facts import Arrivals, Facts
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.judgement import Candidate, Judgement
 from services.rules_engine.core.keys import Bools
 from services.rules_engine.core.lifecycle import SPENDING, TERMINAL, Life
-from services.rules_engine.core.program import SEMANTICS, Program, TargetRef
+from services.rules_engine.core.panel import Panel
+from services.rules_engine.core.program import KNOWN, Program, TargetRef
 from services.rules_engine.core.running import Running, Subject
-from services.rules_engine.core.shape import SETTLED, Shape, shape_of
+from services.rules_engine.core.shape import Shape, shape_of
 from services.rules_engine.core.sums import Since
 
 SCAN = 4096  # boundaries looked ahead at once
 WHOLE = re.compile("-?[0-9]+")
-NOWHERE = -2  # no row at all
+MANY = 1024
+GIVEN_BACK = 2  # the semantics from which on a late word gives a cause back
 NOT_COMPARABLE = NEVER + 1  # a target of another unit
 
 
@@ -65,31 +69,43 @@ class Workspace:
         self.born: dict[str, Since] = {}  # by anchor
         self.rules: dict[tuple[str, str], Running] = {}  # (rule id, mode)
         self.shapes: dict[Any, Shape] = {}
+        self.panels: dict[str, Panel] = {}  # by platform
         self.pairs: list[Running] = []
         self.flights: dict[str, Flight] = {}
+        self.lapsed: dict[str, Flight] = {}  # past their deadlines, while the cause that these have spent lasts, and for some time after
         self.deadlines: list[tuple[int, str]] = []  # of flights, a heap; some may have landed
         self.held: dict[str, str] = {}  # path -> the decision in flight on it
         self.interval = 0
         self.judged = 0  # the last boundary passed
         self.fresh = False  # something came or was emitted since: the next boundary is no no-op
         self.turn = 0  # the next instant at which time alone may change an answer, 0 for none
-        self._batches: list[tuple[int, EventBatch]] = []  # stamped since the last boundary and not yet folded
+        self._arrivals: Arrivals | None = None  # read, and not all of them taken in and folded
+        self._taken = self._folded = 0  # records of these
         self._goals: dict[tuple[str, str], tuple[int, tuple[int, dict[int, I64]]]] = {}  # by (name, unit) of a target
+        self._lapsed_most = MANY  # so many are looked through for such as nobody waits for any more
         self._goals_until = 0  # the instant at which some target begins or ends
         self._currencies: dict[tuple[str, str], tuple[int, list[int]]] = {}
 
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def take(self, stamp: int, batch: EventBatch) -> None:
-        """Takes events in; they are folded, all at once, before anything else happens."""
-        self._batches.append((stamp, batch))
+    def read(self, batches: Sequence[tuple[int, EventBatch]]) -> None:
+        """Records that come next, with their effective stamps: what can be said of their events before their time comes is worked out for all at once."""
+        self.settle()
+        assert self._arrivals is None
+        self._arrivals, self._taken, self._folded = self.facts.read(coalesced(batches)), 0, 0
+
+    def take(self) -> None:
+        """Takes the next of these in; they are folded, all at once, before anything else happens."""
+        self._taken += 1
         self.fresh = True
 
     def settle(self) -> None:
         """Everything taken in is folded."""
-        if self._batches:
-            taken, self._batches = self._batches, []
-            self.facts.fold([s for s, _ in taken], [b for _, b in taken])
+        if self._arrivals is not None and self._taken > self._folded:
+            self.facts.fold(self._arrivals, self._folded, self._taken)
+            self._folded = self._taken
+            if self._taken == self._arrivals.records:
+                self._arrivals = None
 
     def apply(self, stamp: int, record: Activation | Ready | Target | Outcome | Change) -> None:
         """Takes one record in; `stamp` is its effective stamp, and every boundary up to it has been passed."""
@@ -115,8 +131,8 @@ class Workspace:
             self.effective.append(activation)
             return
         asked = Program.from_json(activation.program).semantics
-        if asked != SEMANTICS:
-            why = f"rule {activation.rule_id} asks for semantics {asked}; this build knows {SEMANTICS}: run one that knows them"
+        if asked not in KNOWN:
+            why = f"rule {activation.rule_id} asks for semantics {asked}; this build knows {', '.join(map(str, KNOWN))}: run one that knows them"
             raise RejectedInput(why, reason="semantics")
         same = (activation.rule_id, activation.state)
         self.activated = {v: a for v, a in self.activated.items() if (a.rule_id, a.state) != same}
@@ -154,34 +170,46 @@ class Workspace:
             self.changed_at, self.ours_at = np.concatenate([self.changed_at, more]), np.concatenate([self.ours_at, more])
 
     def _land(self, decision_id: str, spends: bool) -> None:
-        flight = self.flights.pop(decision_id, None)
+        flight = self.flights.pop(decision_id, None) or self.lapsed.pop(decision_id, None)
         if flight is None:
             return
         for path in flight.paths:
             if self.held.get(path) == decision_id:
                 del self.held[path]
         life = flight.rule.lives.get(flight.subject)
-        if life is not None and life.flight == decision_id:
+        if life is not None and life.expects(decision_id):
             life.land(spends)
-            if flight.rule.shape is not None:
-                self._reconsider(flight.rule.shape, flight.rule, flight.subject, life)
+            if flight.rule.panel is not None:
+                self._reconsider(flight.rule.panel, flight.rule, flight.subject, life)
+
+    def _lapse(self, decision_id: str) -> None:
+        """Nothing was heard in time: that counts as unknown, until a late word says better."""
+        flight = self.flights.get(decision_id)
+        self._land(decision_id, spends=True)
+        life = None if flight is None else flight.rule.lives.get(flight.subject)
+        if flight is None or life is None or not life.spent or flight.rule.program.semantics < GIVEN_BACK:
+            return
+        life.missed, self.lapsed[decision_id] = decision_id, flight
+        if len(self.lapsed) > self._lapsed_most:
+            self.lapsed = {d: f for d, f in self.lapsed.items() if (known := f.rule.lives.get(f.subject)) is not None and known.missed == d}
+            self._lapsed_most = max(MANY, 2 * len(self.lapsed))
 
     @staticmethod
-    def _reconsider(shape: Shape, rule: Running, subject: Subject, life: Life) -> None:
+    def _reconsider(panel: Panel, rule: Running, subject: Subject, life: Life) -> None:
         """What was waited for has come: the cell asks again, if its cause is not spent and its condition was true when it was last looked at."""
         if life.idle:
             del rule.lives[subject]
-            shape.leave(subject, rule.place)
+            panel.leave(subject, rule.seat)
             return
-        settled = bool(shape.state[subject[0], rule.place] == SETTLED)
-        shape.ask(subject[0] * shape.width + rule.place, life.on and not life.spent and settled)
+        settled = panel.is_settled(subject[0], rule.seat)
+        panel.ask(subject[0] * panel.width + rule.seat, life.on and not life.spent and settled)
 
     def _renew(self) -> None:
         """Some target is new, or began or ended."""
         self._goals.clear()
         self._goals_until = self._next_goal(self.judged * self.interval)
-        for shape in self.shapes.values():
-            shape.new = True
+        for panel in self.panels.values():
+            panel.new[:] = True
 
     # -- time --------------------------------------------------------------------------------------------------------
 
@@ -246,13 +274,13 @@ class Workspace:
             self._renew()
         self._take_effect(now)
         while self.deadlines and self.deadlines[0][0] <= now:
-            self._land(heappop(self.deadlines)[1], spends=True)
+            self._lapse(heappop(self.deadlines)[1])
         self._room()
         judgement = Judgement(self, now, facts.take_dirty())
         candidates: list[Candidate] = []
         decisions: list[Decision] = []
-        for shape in self.shapes.values():
-            told, asked = judgement.judge(shape)
+        for panel in self.panels.values():
+            told, asked = judgement.judge(panel)
             decisions += told
             candidates += asked
         for rule in self.pairs:
@@ -277,12 +305,13 @@ class Workspace:
             if key in self.rules and self.rules[key].version == activation.version:
                 continue  # it stands already, with all that it has told
             program = Program.from_json(activation.program)
-            if program.anchor not in self.born:
-                self.born[program.anchor] = self.facts.since(now)
+            anchor = program.anchor
+            if anchor not in self.born:
+                self.born[anchor] = self.facts.since(now)
             for other in [k for k in ((activation.rule_id, "active"), (activation.rule_id, "shadow")) if k in self.rules]:
                 if self.rules[other].version == activation.version:  # a version has one state
                     del self.rules[other]
-            self.rules[key] = Running(program, activation.version, activation.state, self.born[program.anchor], activation.program)
+            self.rules[key] = Running(program, activation.version, activation.state, self.born[anchor], activation.program)
         self._arrange()
 
     def _arrange(self) -> None:
@@ -296,6 +325,14 @@ class Workspace:
         for key, rules in grouped.items():
             kept = before.get(key)
             self.shapes[key] = kept if kept is not None and kept.rules == rules else Shape(rules)
+        side_by_side: dict[str, list[Running]] = {}
+        for _, rule in sorted(self.rules.items()):
+            if rule.program.pair is None:
+                side_by_side.setdefault(rule.program.platform, []).append(rule)
+        panels, self.panels = self.panels, {}
+        for platform, rules in sorted(side_by_side.items()):
+            stood = panels.get(platform)
+            self.panels[platform] = stood if stood is not None and stood.rules == rules else Panel(rules, stood)
 
     def launch(self, decision: Decision, rule: Running, subject: Subject, life: Life) -> None:
         """A fired decision waits for its end and holds its objects meanwhile."""
@@ -303,10 +340,11 @@ class Workspace:
         within = approve.within if approve.always or approve.above >= 0 else 0
         paths = tuple(decision.path.split("|"))
         deadline = decision.now + within + rule.program.valid_for
-        self.flights[decision.id] = Flight(rule, subject, paths, deadline)
-        heappush(self.deadlines, (deadline, decision.id))
-        self.held |= dict.fromkeys(paths, decision.id)
-        life.launch(decision.id)
+        decision_id = decision.id
+        self.flights[decision_id] = Flight(rule, subject, paths, deadline)
+        heappush(self.deadlines, (deadline, decision_id))
+        self.held |= dict.fromkeys(paths, decision_id)
+        life.launch(decision_id)
 
     def _next_goal(self, now: int) -> int:
         """The next instant at which a target begins or ends."""
@@ -319,11 +357,11 @@ class Workspace:
             heappop(self.deadlines)
         if self.deadlines:
             turns.append(self.deadlines[0][0])
-        for shape in self.shapes.values():
-            if shape.asking:
-                turns.append(shape.turn)
-            if shape.pending:
-                turns.append(min(shape.pending.values()))
+        for panel in self.panels.values():
+            if panel.asking:
+                turns.append(panel.turn)
+            if panel.pending:
+                turns.append(min(panel.pending.values()))
         for rule in self.pairs:
             for life in rule.lives.values():
                 turns.append(life.wake)
@@ -333,16 +371,12 @@ class Workspace:
 
     # -- what a judgement reads --------------------------------------------------------------------------------------
 
-    def rows_of(self, program: Program) -> I64:
-        """The entities of the program's platform and level."""
-        return self.existing(self.facts.entities.at_depth(program.depth), program)
-
-    def existing(self, rows: I64, program: Program) -> I64:
-        """Those of the rows that exist and are of the program's platform and level."""
+    def rows_of(self, platform: str, depth: int) -> I64:
+        """The entities of a platform and level that exist."""
         e = self.facts.entities
-        of_platform = e.lineage[rows, 0] == e.row.get(program.platform, NOWHERE)
-        fitting: I64 = rows[of_platform & (e.depth[rows] == program.depth) & (e.first_event[rows] != NEVER)]
-        return fitting
+        rows = e.at_depth(depth)
+        mine: I64 = rows[e.lineage[rows, 0] == e.row.get(platform, NOWHERE)]
+        return mine
 
     def other_currencies(self, source: str, measure: str) -> list[int]:
         """Slots of the same measure in other currencies."""

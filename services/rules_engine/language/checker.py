@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from services.rules_engine.core.judgement import window_text
 from services.rules_engine.core.metric import MONEY, OF_CONVERSION, Definition
 from services.rules_engine.core.program import (
     And,
@@ -24,6 +23,7 @@ from services.rules_engine.core.program import (
     TargetRef,
     Text,
 )
+from services.rules_engine.core.readings import window_text
 from services.rules_engine.language.grammar import Binary, Comparison, Goal, Joined, Literal, Name, Negation, Node, NotACondition, Quoted, Span, Term, parse
 from services.rules_engine.language.problem import nearest
 

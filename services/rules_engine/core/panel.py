@@ -1,0 +1,177 @@
+"""The rules on the objects of one platform, side by side, and what is known of each (object, rule).
+
+A cell is (object, rule): row * width + seat, the seat being the rule's place in the panel; both are of one level. The sieve says in which cells a
+condition may hold. A cell that has a life is remembered:
+
+    SETTLED   alive, condition true        looked at when the condition is no longer true, or `clear` is
+    BETWEEN   alive, condition not true    looked at whenever its object's facts changed
+
+Beside it stand the cells that ask their guards (`asking`, with the refusals last told) and those that wait for `for` to pass (`pending`). All of it is
+derived from the lives of the rules; it is no state of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.kernel.record import I64
+from services.rules_engine.core.running import Running, Subject
+from services.rules_engine.core.shape import Shape
+from services.rules_engine.core.sieve import Sieve, Sight, Spots
+from services.rules_engine.core.truth import Bools
+
+NOTHING, SETTLED, BETWEEN = 0, 1, 2
+NOT_TOLD, ASK_ANYWAY = -1, -2  # in place of a mask of refusals
+NO_CELLS: I64 = np.zeros(0, np.int64)
+
+
+class Panel:
+    def __init__(self, rules: list[Running], before: Panel | None = None) -> None:
+        self.rules = rules
+        self.platform = rules[0].program.platform
+        self.width = len(rules)
+        self.new: Bools = np.ones(self.width, np.bool_)  # judged for every object at the next boundary
+        self.asking: dict[int, int] = {}  # cell -> the mask of refusals last told
+        self.pending: dict[int, int] = {}  # cell -> when `for` will have passed
+        self.turn = 0  # the next instant at which a guard may answer differently, 0 for none
+        self._cells: I64 = NO_CELLS  # alive, ascending
+        self._kinds: NDArray[np.int8] = np.zeros(0, np.int8)
+        self._moved: dict[int, int] = {}  # cell -> its kind, not yet entered above
+        self._asked: Spots | None = None  # (row, seat) of those that ask
+        self._masks: I64 = NO_CELLS
+        self.sieve = Sieve(rules)
+        stood = {} if before is None else {r: r.seat for r in before.rules}
+        for seat, rule in enumerate(rules):
+            rule.panel, rule.seat = self, seat
+            if before is not None and rule in stood:
+                self._take_over(before, stood[rule], rule)
+            else:
+                self._take_in(rule)
+
+    def _take_in(self, rule: Running) -> None:
+        """What its lives say; whether their conditions hold is known once every object has been judged."""
+        for subject, life in rule.lives.items():
+            due = life.since + rule.program.hold if life.since >= 0 and not life.on else -1
+            self.enter(subject, rule.seat, life.on and not life.flight and not life.spent, due)
+
+    def _take_over(self, before: Panel, seat: int, rule: Running) -> None:
+        """A rule that stays keeps what is known of its cells."""
+        self.new[rule.seat] = before.new[seat]
+        rows = np.array([s[0] for s in rule.lives], np.int64)
+        for row, kind in zip(rows.tolist(), before.kind_of(rows * before.width + seat).tolist(), strict=True):
+            was, cell = row * before.width + seat, row * self.width + rule.seat
+            self._moved[cell] = kind
+            if was in before.asking:
+                self.asking[cell] = before.asking[was]
+            if was in before.pending:
+                self.pending[cell] = before.pending[was]
+
+    # -- cells -------------------------------------------------------------------------------------------------------
+
+    def without_life(self, sight: Sight, only: Bools | None) -> Iterator[Spots]:
+        """Every cell without a life whose condition may be true, in pieces; of some rules only, where that is said."""
+        for at, seat in self.sieve.candidates(sight):
+            keep = self.kind_of(sight.rows[at] * self.width + seat) == NOTHING
+            if only is not None:
+                keep &= only[seat]
+            if not keep.all():
+                at, seat = at[keep], seat[keep]
+            if len(at):
+                yield at, seat
+
+    def alive(self, rows: I64) -> tuple[I64, I64, NDArray[np.int8]]:
+        """(index into rows, seat, kind) of every cell with a life."""
+        self._enter_moved()
+        if not len(self._cells):
+            return NO_CELLS, NO_CELLS, self._kinds
+        if len(self._cells) < 4 * len(rows):
+            row, order = self._cells // self.width, rows.argsort()
+            at = order[np.minimum(rows[order].searchsorted(row), len(rows) - 1)]
+            some = (rows[at] == row).nonzero()[0]
+            at = at[some]
+        else:
+            first = np.searchsorted(self._cells, rows * self.width)
+            times = np.searchsorted(self._cells, (rows + 1) * self.width) - first
+            at = np.repeat(np.arange(len(rows)), times)
+            some = np.arange(len(at)) + np.repeat(first - (np.cumsum(times) - times), times)
+        return at, self._cells[some] - rows[at] * self.width, self._kinds[some]
+
+    def kind_of(self, cells: I64) -> NDArray[np.int8]:
+        self._enter_moved()
+        if not len(self._cells):
+            return np.zeros(len(cells), np.int8)
+        at = np.minimum(np.searchsorted(self._cells, cells), len(self._cells) - 1)
+        kinds: NDArray[np.int8] = np.where(self._cells[at] == cells, self._kinds[at], np.int8(NOTHING))
+        return kinds
+
+    def is_settled(self, row: int, seat: int) -> bool:
+        cell = row * self.width + seat
+        known = self._moved.get(cell)
+        return (int(self.kind_of(np.array([cell], np.int64))[0]) if known is None else known) == SETTLED
+
+    def _enter_moved(self) -> None:
+        if not self._moved:
+            return
+        order = sorted(self._moved)
+        cells, kinds = np.array(order, np.int64), np.array([self._moved[c] for c in order], np.int8)
+        self._moved = {}
+        if len(self._cells):
+            at = np.minimum(np.searchsorted(self._cells, cells), len(self._cells) - 1)
+            known = self._cells[at] == cells
+            self._kinds[at[known]] = kinds[known]
+            gone = at[known & (kinds == NOTHING)]
+            if len(gone):
+                self._cells, self._kinds = np.delete(self._cells, gone), np.delete(self._kinds, gone)
+            fresh = ~known & (kinds != NOTHING)
+        else:
+            fresh = kinds != NOTHING
+        if fresh.any():
+            where = np.searchsorted(self._cells, cells[fresh])
+            self._cells, self._kinds = np.insert(self._cells, where, cells[fresh]), np.insert(self._kinds, where, kinds[fresh])
+
+    def enter(self, subject: Subject, seat: int, asks: bool, due: int, settled: bool = False) -> None:
+        """A life is there; unless it is known to be settled, it is looked at again as soon as its object's facts change."""
+        cell = subject[0] * self.width + seat
+        self._moved[cell] = SETTLED if settled else BETWEEN
+        self.ask(cell, asks)
+        if due >= 0:
+            self.pending[cell] = due
+        elif self.pending:
+            self.pending.pop(cell, None)
+
+    def leave(self, subject: Subject, seat: int) -> None:
+        cell = subject[0] * self.width + seat
+        self._moved[cell] = NOTHING
+        self.ask(cell, False)
+        self.pending.pop(cell, None)
+
+    def ask(self, cell: int, asks: bool, mask: int = NOT_TOLD) -> None:
+        if asks:
+            if cell not in self.asking:
+                self.asking[cell] = mask
+                self._asked = None
+        elif cell in self.asking:
+            del self.asking[cell]
+            self._asked = None
+
+    def told(self, cell: int, mask: int) -> None:
+        """These refusals have been told."""
+        if cell in self.asking and self.asking[cell] != mask:
+            self.asking[cell] = mask
+            self._asked = None
+
+    def asked(self) -> Iterator[tuple[Shape, I64, I64, I64]]:
+        """(shape, row, rule's place in it, mask last told) of the cells that ask, shape by shape."""
+        if self._asked is None:
+            cells = np.fromiter(self.asking, np.int64, len(self.asking))
+            masks = np.fromiter(self.asking.values(), np.int64, len(self.asking))
+            order = np.argsort(cells)
+            self._asked, self._masks = (cells[order] // self.width, cells[order] % self.width), masks[order]
+        row, seat = self._asked
+        shapes = self.sieve.shape[seat]
+        for s in np.unique(shapes).tolist():
+            some = shapes == s
+            yield self.sieve.shapes[s], row[some], self.sieve.place[seat[some]], self._masks[some]
