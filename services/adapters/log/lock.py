@@ -9,6 +9,19 @@ from pathlib import Path
 from services.kernel.errors import Misconfigured
 
 
+def holder(folder: Path) -> str:
+    """The process that owns the folder, "" where none does."""
+    try:
+        with open(folder / "lock") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return file.read().strip() or "?"
+    except FileNotFoundError:
+        pass
+    return ""
+
+
 class FolderLock:
     """Held from construction to `release`, or until the process ends, however it ends."""
 

@@ -23,21 +23,22 @@ class MemoryLog(Generic[T]):
         self._grown = asyncio.Condition()
         self._closed = False
 
-    async def append(self, records: Sequence[tuple[str, T]]) -> Sequence[tuple[int, int]]:
+    async def append(self, records: Sequence[tuple[str, T]], partition: int | None = None) -> Sequence[tuple[int, int]]:
         if self._closed:
             raise Unavailable("the log is closed", reason="log_closed")
-        encoded = [(partition_of(key, len(self.kept)), self.codec.encode(record)) for key, record in records]
+        encoded = [(partition_of(key, len(self.kept)) if partition is None else partition, self.codec.encode(record)) for key, record in records]
         stamp, places = self.clock.now(), []
-        for partition, data in encoded:
-            places.append((partition, len(self.kept[partition])))
-            self.kept[partition].append((stamp, data))
+        for number, data in encoded:
+            places.append((number, len(self.kept[number])))
+            self.kept[number].append((stamp, data))
         async with self._grown:
             self._grown.notify_all()
         return places
 
     async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[T]]:
         page = self.kept[partition][offset : offset + limit]
-        return [Stamped(offset + i, stamp, self.codec.decode(data)) for i, (stamp, data) in enumerate(page)]
+        read = self.codec.decode_all([data for _, data in page])
+        return [Stamped(offset + i, stamp, record) for i, ((stamp, _), record) in enumerate(zip(page, read, strict=True))]
 
     async def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped[T]]]:
         while True:

@@ -1,6 +1,7 @@
 """The log in one SQLite file: WAL, synchronous=FULL, group commit. What append has returned for is on the disk.
 
 A writer thread takes whatever waits, commits it as one transaction, and wakes every waiter; readers have a connection of their own and never block it.
+What was pruned from the file is read from the archive, where one is named.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from services.adapters.faultpoint import faultpoint
+from services.adapters.log.archive import TABLE, Archive, Registered, registered
 from services.adapters.log.codec import Codec, partition_of
+from services.adapters.log.segment import Row
 from services.kernel.errors import Misconfigured, Unavailable
 from services.kernel.ports import Clock
 from services.kernel.record import Stamped
@@ -34,8 +38,9 @@ class _Waiting:
 class SqliteLog(Generic[T]):
     """One topic in one file; offsets are dense from 0 in each partition, stamps come from the clock at commit."""
 
-    def __init__(self, path: Path, codec: Codec[T], clock: Clock, partitions: int = 1) -> None:
+    def __init__(self, path: Path, codec: Codec[T], clock: Clock, partitions: int = 1, archive: Path | None = None) -> None:
         self.path, self.codec, self.clock, self.partitions = path, codec, clock, partitions
+        self.archive = None if archive is None else Archive(archive)
         self._writing = ThreadPoolExecutor(1, f"log-{codec.topic}-write")
         self._reading = ThreadPoolExecutor(1, f"log-{codec.topic}-read")
         self._waiting: list[_Waiting] = []
@@ -71,24 +76,27 @@ class SqliteLog(Generic[T]):
         if w.execute("SELECT 1 FROM about WHERE name = 'format' AND value = '1'").fetchone():  # its records have no checksum, those to come will
             w.execute("ALTER TABLE records ADD COLUMN crc INTEGER")
             w.execute("UPDATE about SET value = '2' WHERE name = 'format'")
+        w.execute(TABLE)
         about = {"format": str(FORMAT), "topic": self.codec.topic, "partitions": str(self.partitions)}
         for name, value in about.items():
             w.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", (name, value))
         kept = dict(w.execute("SELECT name, value FROM about").fetchall())
+        faultpoint("log.prepared")
         w.execute("COMMIT")
         if kept != about:
             raise Misconfigured(f"{self.path} is a log of {kept}, not of {about}: it was written by another version or setting")
 
     def _count(self, partition: int) -> int:
         (last,) = self._writer.execute("SELECT max(number) FROM records WHERE partition = ?", (partition,)).fetchone()
-        return 0 if last is None else int(last) + 1
+        (sealed,) = self._writer.execute("SELECT max(last) FROM segments WHERE partition = ?", (partition,)).fetchone()
+        return max(-1 if last is None else int(last), -1 if sealed is None else int(sealed)) + 1
 
-    async def append(self, records: Sequence[tuple[str, T]]) -> Sequence[tuple[int, int]]:
+    async def append(self, records: Sequence[tuple[str, T]], partition: int | None = None) -> Sequence[tuple[int, int]]:
         if self._closed:
             raise Unavailable("the log is closed", reason="log_closed")
         if self._records_waiting + len(records) > MOST_WAITING:
             raise Unavailable("more waits to be written than the disk takes; send it again later", reason="overloaded", status=429)
-        rows = [(partition_of(key, self.partitions), self.codec.encode(record)) for key, record in records]
+        rows = [(partition_of(key, self.partitions) if partition is None else partition, self.codec.encode(record)) for key, record in records]
         waiting = _Waiting(rows, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         self._records_waiting += len(rows)
@@ -134,21 +142,36 @@ class SqliteLog(Generic[T]):
         w.execute("BEGIN IMMEDIATE")
         try:
             w.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", values)
+            faultpoint("log.inserted")
             w.execute("COMMIT")
         except sqlite3.Error:
             with contextlib.suppress(sqlite3.Error):
                 w.execute("ROLLBACK")
             raise
+        faultpoint("log.committed")
         self._next = following
         return places
 
     async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[T]]:
         if self._closed:
             return []
-        rows = await asyncio.get_running_loop().run_in_executor(self._reading, self._fetch, partition, offset, limit)
-        return [Stamped(number, stamp, self.codec.decode(data)) for number, stamp, data, _ in rows]
+        loop, following = asyncio.get_running_loop(), self._next[partition]  # before it is looked at: what comes meanwhile is live, not archived
+        rows = await loop.run_in_executor(self._reading, self._fetch, partition, offset, limit)
+        live = rows[0][0] if rows else following
+        if self.archive is not None and offset < live:
+            segments = await loop.run_in_executor(self._reading, self._segments, partition)
+            if pruned := await asyncio.to_thread(self.archive.read, segments, offset, live, limit):
+                rows = (pruned + rows)[:limit] if pruned[-1][0] == live - 1 else pruned
+        read = self.codec.decode_all([data for _, _, data in rows])
+        return [Stamped(number, stamp, record) for (number, stamp, _), record in zip(rows, read, strict=True)]
 
-    def _fetch(self, partition: int, offset: int, limit: int) -> list[tuple[int, int, bytes, int | None]]:
+    def _segments(self, partition: int) -> list[Registered]:
+        try:
+            return registered(self._reader, partition)
+        except sqlite3.Error as error:
+            raise Unavailable(f"the log {self.path} cannot be read: {error}; if it is damaged, restore it from a backup", reason="log") from error
+
+    def _fetch(self, partition: int, offset: int, limit: int) -> list[Row]:
         query = "SELECT number, stamp, data, crc FROM records WHERE partition = ? AND number >= ? ORDER BY number LIMIT ?"
         try:
             rows = self._reader.execute(query, (partition, offset, limit)).fetchall()
@@ -157,7 +180,7 @@ class SqliteLog(Generic[T]):
         for number, _, data, crc in rows:
             if crc is not None and zlib.crc32(data) != crc:
                 raise Unavailable(f"record {number} of {self.path} is damaged: its checksum does not agree; restore it from a backup", reason="log")
-        return rows
+        return [(number, stamp, data) for number, stamp, data, _ in rows]
 
     async def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped[T]]]:
         while True:

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from prometheus_client import CollectorRegistry, Gauge
+
+from services.adapters.faultpoint import faultpoint
 from services.kernel.columns import MOST, Rows, cut, join, merge, split
 from services.kernel.errors import Bug, TrimtabError, Unavailable
 from services.kernel.ports import Log
@@ -24,21 +27,23 @@ class _Waiting:
 class EventWriter:
     """`append` returns once the events are durable. An event never spans records; a sender that gives up loses nobody else's events."""
 
-    def __init__(self, log: Log[Record], linger_ms: float = 2, most: int = MOST) -> None:
+    def __init__(self, log: Log[Record], linger_ms: float = 2, most: int = MOST, registry: CollectorRegistry | None = None) -> None:
         self.log, self.linger, self.most = log, linger_ms / 1000, most
         self._waiting: dict[str, list[_Waiting]] = {}
         self._events_waiting = 0
         self._turn: asyncio.Task[None] | None = None
+        gauge = Gauge("trimtab_log_events_waiting", "Events that wait to be written to the log", registry=registry)
+        gauge.set_function(lambda: self._events_waiting)
 
     async def append(self, batch: EventBatch) -> None:
         """Raises Unavailable, with status 429 when more waits than memory should hold."""
-        await self._append(batch.workspace, batch, len(batch.event_id))
+        await self._append(batch.workspace, batch, len(batch.event_id), self.linger)
 
     async def append_rows(self, workspace: str, rows: Rows) -> None:
-        """As `append`, for events whose words are not numbered yet: those that wait together are numbered once."""
-        await self._append(workspace, rows, len(rows))
+        """As `append`, for events whose words are not numbered yet: those that wait together are numbered once. They have lingered where they come from."""
+        await self._append(workspace, rows, len(rows), 0)
 
-    async def _append(self, workspace: str, part: EventBatch | Rows, size: int) -> None:
+    async def _append(self, workspace: str, part: EventBatch | Rows, size: int, linger: float) -> None:
         if size == 0:
             return
         if self._events_waiting + size > MOST_WAITING:
@@ -47,17 +52,18 @@ class EventWriter:
         self._waiting.setdefault(workspace, []).append(waiting)
         self._events_waiting += size
         if self._turn is None or self._turn.done():
-            self._turn = asyncio.create_task(self._write(), name="event-writer")
+            self._turn = asyncio.create_task(self._write(linger), name="event-writer")
         await asyncio.shield(waiting.done)
 
-    async def _write(self) -> None:
-        await asyncio.sleep(self.linger)
+    async def _write(self, linger: float) -> None:
+        await asyncio.sleep(linger)
         while self._waiting:
             groups, self._waiting = self._waiting, {}
             waiting = [w for group in groups.values() for w in group]
             failure: Exception | None = None
             try:
                 records = [(name, part) for name, group in groups.items() for part in self._records(name, group)]
+                faultpoint("ingest.joined")
                 await self.log.append(records)
             except Exception as error:  # whatever it was, every sender must be told that nothing was acknowledged
                 failure = error if isinstance(error, TrimtabError) else Bug(f"events could not be written: {type(error).__name__}: {error}")
