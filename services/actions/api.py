@@ -16,7 +16,7 @@ from services.actions import store
 from services.actions.core.letter import rfc3339
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Entry, Verified, export_lines
-from services.actions.tables import attempts, decisions, escalations
+from services.actions.tables import attempts, decisions, escalations, ledger_checks
 from services.actions.worker import ActionsService
 from services.adapters.http.auth import require
 from services.kernel.errors import NotFound, RejectedInput
@@ -179,6 +179,7 @@ def router(service: ActionsService) -> APIRouter:
             count = await connection.scalar(select(func.count()).select_from(escalations).where(*waiting))
             kill = await store.kill_switch(connection, who.workspace)
             end = await ledger.head(connection, who.workspace)
+            checked = (await connection.execute(select(ledger_checks).where(ledger_checks.c.workspace == who.workspace))).first()
         by_status: Counter[str] = Counter()
         by_kind: Counter[str] = Counter()
         for status, kind, number in statuses:
@@ -195,7 +196,13 @@ def router(service: ActionsService) -> APIRouter:
             **reasons,
             "waiting": count or 0,
             "kill_switch": switch(kill),
-            "ledger": {"sequence": end.sequence, "hash": end.hash},
+            "ledger": {
+                "sequence": end.sequence,
+                "hash": end.hash,
+                "verified": checked.sequence if checked else 0,
+                "broken_at": (checked.broken or None) if checked else None,
+                "why": checked.why if checked else "",
+            },
             "holding": service.rules.hold,
         }
 
@@ -287,7 +294,8 @@ def entry(e: Entry) -> dict[str, Any]:
 
 
 def switch(s: store.Switch) -> dict[str, Any]:
-    return {"engaged": s.engaged, "reason": s.reason, "by": s.by or None, "at": rfc3339(s.at) if s.at else None}
+    reason = s.reason + (f"; {s.first} agrees to its release, a second person has to" if s.cause and s.first else "; two people release it" if s.cause else "")
+    return {"engaged": s.engaged, "reason": reason, "by": s.by or None, "at": rfc3339(s.at) if s.at else None}
 
 
 async def _by_id(connection: AsyncConnection, ids: list[str]) -> dict[str, Row[Any]]:

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 
 from services.actions import executors as folder
 from services.actions.executors.contract import Executor
+from services.actions.executors.sandbox import Platform as SandboxPlatform
+from services.adapters.settings import Settings
 from services.kernel.errors import Misconfigured
 from services.kernel.extension import found
+
+
+def executors_of(settings: Settings) -> list[Executor]:
+    """Those that the settings name; the sandbox's has settings of its own."""
+    practice = [SandboxPlatform(settings.sandbox_url, settings.sandbox_token)] if settings.sandbox_url else []
+    return [*practice, *connect(settings.executors)]
 
 
 def connect(wanted: Mapping[str, Mapping[str, str]]) -> list[Executor]:

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import structlog
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions import parking, store
@@ -38,13 +38,24 @@ from services.actions.executors.contract import Answer, Executor, Observed, Step
 from services.actions.metrics import Metrics
 from services.actions.store import Lease
 from services.actions.tables import in_flight, intents
-from services.adapters.db.database import Database
+from services.adapters.db.database import Database, again
+from services.adapters.faultpoint import faultpoint
 from services.kernel.errors import Unavailable
 from services.kernel.ids import digest
 from services.kernel.ports import Clock
 
 log = structlog.get_logger("actions")
 SECOND = 1_000_000
+
+
+def _due(now: BindParameter[int]) -> ColumnElement[bool]:
+    return or_(and_(intents.c.state == "queued", intents.c.due_at <= now), and_(intents.c.state == "running", intents.c.lease_until < now))
+
+
+IS_DUE = _due(bindparam("now"))
+WHERE_DUE = select(intents.c.workspace).where(IS_DUE).group_by(intents.c.workspace).order_by(func.min(intents.c.position), intents.c.workspace)
+ANY_DUE = select(intents.c.decision_id).where(IS_DUE).limit(1)  # asked at each look at the queue, so it is made once
+DUE = select(intents).where(IS_DUE, intents.c.workspace == bindparam("of")).order_by(intents.c.position).limit(200).with_for_update(skip_locked=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +66,11 @@ class Pace:
     call: int = 15 * SECOND
     again: int = 1 * SECOND  # the first wait before another look; doubles each time
     looks: int = 5  # reads before doubt ends
-    tries: int = 6  # failed tries to read before giving up
+    tries: int = 6  # tries at one step before giving up, or before a restore believes that it is not needed
     at_once: int = 8  # decisions in execution at the same time
+    idle: int = SECOND // 5  # between looks at the queue when nothing wakes us
+    audit: int = 10 * SECOND  # between looks at what of the ledger is to be verified
+    show: int = 1 * SECOND  # between counts of the queues for the metrics when nothing happens: they cost more than the look itself
 
 
 class LostLease(Exception):
@@ -64,7 +78,7 @@ class LostLease(Exception):
 
 
 class Execution:
-    """Executes what is queued. `clock` is the decisions' time (validity), `wall` the world's (leases, waits); `point` names places where tests crash."""
+    """Executes what is queued. `clock` is the decisions' time (validity), `wall` the world's (leases, waits)."""
 
     def __init__(
         self,
@@ -76,39 +90,49 @@ class Execution:
         owner: str,
         pace: Pace,
         metrics: Metrics,
-        point: Callable[[str], None],
     ) -> None:
         self.database, self.executors, self.circumstances, self.clock, self.wall = database, executors, circumstances, clock, wall
-        self.owner, self.pace, self.metrics, self.point = owner, pace, metrics, point
+        self.owner, self.pace, self.metrics = owner, pace, metrics
 
     async def take_over(self) -> None:
         """What a process of the same name left running is due at once: it cannot be alive any more."""
-        async with self.database.writing() as tx:
-            mine = and_(intents.c.state == "running", intents.c.owner == self.owner)
+        async with self.database.reading() as connection:
+            somewhere = await store.workspaces(connection, intents.c.workspace, and_(intents.c.state == "running", intents.c.owner == self.owner))
+        for workspace in somewhere:
+            await self._take_over_in(workspace)
+
+    @again
+    async def _take_over_in(self, workspace: str) -> None:
+        async with self.database.writing(store.turn(workspace)) as tx:
+            mine = and_(intents.c.state == "running", intents.c.owner == self.owner, intents.c.workspace == workspace)
             await tx.execute(update(intents).where(mine).values(lease_until=0))
+        faultpoint("actions.taken_over")
 
     async def round(self) -> int:
         """Executes what is due now, each as far as it can go; returns how many were claimed."""
-        if not await self._is_anything_due():
-            return 0
-        leases = await self._claim()
+        leases: list[Lease] = []
+        for workspace in await self._where_something_is_due():
+            leases += await self._claim(workspace, self.pace.at_once - len(leases))
+            if len(leases) == self.pace.at_once:
+                break
         await asyncio.gather(*(self._execute(lease) for lease in leases))
         return len(leases)
 
-    def _due(self) -> ColumnElement[bool]:
+    async def _where_something_is_due(self) -> Sequence[str]:
+        """The workspaces, that which has waited longest first."""
         now = self.wall.now()
-        return or_(and_(intents.c.state == "queued", intents.c.due_at <= now), and_(intents.c.state == "running", intents.c.lease_until < now))
-
-    async def _is_anything_due(self) -> bool:
         async with self.database.reading() as connection:
-            return (await connection.execute(select(intents.c.decision_id).where(self._due()).limit(1))).first() is not None
+            if (await connection.execute(ANY_DUE, {"now": now})).first() is None:
+                return ()
+            return (await connection.execute(WHERE_DUE, {"now": now})).scalars().all()
 
-    async def _claim(self) -> list[Lease]:
+    @again
+    async def _claim(self, workspace: str, most: int) -> list[Lease]:
         """Leases on due decisions whose objects are free. What has not begun is parked or held instead where it may not begin now, or any more."""
-        change = store.Change(self.clock.now())
         leases: list[Lease] = []
-        async with self.database.writing() as tx:
-            rows = (await tx.execute(select(intents).where(self._due()).order_by(intents.c.position).limit(200).with_for_update(skip_locked=True))).all()
+        async with self.database.writing(store.turn(workspace)) as tx:
+            change = store.Change(self.clock.now())
+            rows = (await tx.execute(DUE, {"now": self.wall.now(), "of": workspace})).all()
             for row in rows:
                 lease = store.lease_of(row)
                 if not await store.attempts_of(tx, lease.decision_id) and (stop := await self._stopped(tx, lease, has_begun=False)):
@@ -121,11 +145,11 @@ class Execution:
                 until = self.wall.now() + self.pace.lease
                 await tx.execute(update(intents).where(this).values(state="running", owner=self.owner, token=lease.token + 1, lease_until=until))
                 leases.append(replace(lease, token=lease.token + 1))
-                if len(leases) == self.pace.at_once:
+                if len(leases) == most:
                     break
             await change.write(tx)
         self.count(change)
-        self.point("claimed")
+        faultpoint("actions.claimed")
         return leases
 
     async def _stopped(self, tx: AsyncConnection, lease: Lease, has_begun: bool) -> Hold | Park | None:
@@ -191,17 +215,23 @@ class Execution:
             if await self._later(lease, "unreachable"):
                 return False
             return await self._unsent(lease, draft, FAILED, "unreachable")
+        faultpoint("actions.observed")
         draft = replace(draft, observed=observed.value)
-        if observed.value == step.desired and (step.observed is None or move.role != APPLY):
+        if observed.value == step.desired and (move.role != APPLY or step.observed in (None, step.desired)):
+            if move.role != APPLY and await self._later(lease, "maybe_old"):  # it may be shown from before our own change: only time tells
+                return False
             return await self._unsent(lease, draft, VERIFIED, "already_there")
         if why := is_as_decided(step, observed):
             return await self._unsent(lease, draft, FAILED, why)
         key = digest("attempt", lease.decision_id, str(move.index), move.role)
+        begun = self.wall.now()
         if not await self._intend(lease, draft, key):
             return False
-        self.point("intended")
+        faultpoint("actions.intended")
+        if self.wall.now() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so
+            raise LostLease
         answer = await self._write(step, observed, key)
-        self.point("sent")
+        faultpoint("actions.sent")
         answered = replace(draft, answer=answer.kind, detail=answer.detail[:500])
         if answer.kind == "refused":
             answered = replace(answered, status=FAILED, reason="refused")
@@ -213,9 +243,10 @@ class Execution:
     async def _look(self, lease: Lease, attempt: Attempt) -> bool:
         """Reads the platform back once more; False where another look has to wait."""
         now = await self._read(Step(attempt.path, attempt.attribute, None, attempt.desired))
+        faultpoint("actions.looked")
         looked = settle(replace(attempt, seen=(*attempt.seen, None if now is None else now.value)), self.pace.looks)
         await self._save(lease, looked, wait=0 if looked.status else self.pace.again << (len(looked.seen) - 1))
-        self.point("recorded")
+        faultpoint("actions.recorded")
         return bool(looked.status)
 
     async def _read(self, step: Step) -> Observed | None:
@@ -246,26 +277,30 @@ class Execution:
             raise Unavailable(f"no executor serves {platform}", reason="no_executor")
         return self.executors[platform]
 
+    @again
     async def _intend(self, lease: Lease, attempt: Attempt, key: str) -> bool:
         """The attempt is committed, and may be sent by whoever gets True, once; False where the decision was parked or held instead."""
-        change = store.Change(self.clock.now())
-        async with self.database.writing() as tx:
+        async with self.database.writing(store.turn(lease.workspace)) as tx:
+            change = store.Change(self.clock.now())
             await self._hold_lease(tx, lease)
             stop = await self._stopped(tx, lease, has_begun=bool(await store.attempts_of(tx, lease.decision_id)))
             if stop:
                 await self._set_aside(tx, change, lease, stop)
             else:
                 await store.add_attempt(tx, lease.workspace, lease.decision_id, attempt, key, change.now)
+                await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))
                 self._note(change, lease, "intent", attempt)
             await change.write(tx)
+            faultpoint("actions.noted")
         self.count(change)
         return stop is None
 
+    @again
     async def _unsent(self, lease: Lease, attempt: Attempt, status: str, reason: str) -> bool:
         """Records why nothing was sent for this step."""
-        change = store.Change(self.clock.now())
         known = replace(attempt, answer="unsent", status=status, reason=reason)
-        async with self.database.writing() as tx:
+        async with self.database.writing(store.turn(lease.workspace)) as tx:
+            change = store.Change(self.clock.now())
             await self._hold_lease(tx, lease)
             await store.add_attempt(tx, lease.workspace, lease.decision_id, known, "", change.now)
             await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))
@@ -274,10 +309,11 @@ class Execution:
         self.count(change)
         return True
 
+    @again
     async def _save(self, lease: Lease, attempt: Attempt, wait: int = 0) -> None:
         """What is known of an attempt is durable; with `wait`, the decision is put back until then, its objects still its own."""
-        change = store.Change(self.clock.now())
-        async with self.database.writing() as tx:
+        async with self.database.writing(store.turn(lease.workspace)) as tx:
+            change = store.Change(self.clock.now())
             await self._hold_lease(tx, lease)
             await store.update_attempt(tx, lease.decision_id, attempt, change.now)
             self._note(change, lease, "result" if attempt.status else "in_doubt", attempt)
@@ -287,10 +323,11 @@ class Execution:
             await change.write(tx)
         self.count(change)
 
+    @again
     async def _later(self, lease: Lease, reason: str) -> bool:
         """Puts the decision back for another try; False once it has been tried often enough."""
-        change = store.Change(self.clock.now())
-        async with self.database.writing() as tx:
+        async with self.database.writing(store.turn(lease.workspace)) as tx:
+            change = store.Change(self.clock.now())
             await self._hold_lease(tx, lease)
             this = intents.c.decision_id == lease.decision_id
             tries = int(await tx.scalar(select(intents.c.tries).where(this)) or 0) + 1
@@ -304,15 +341,17 @@ class Execution:
         self.count(change)
         return tries < self.pace.tries
 
+    @again
     async def _conclude(self, lease: Lease, done: Done) -> None:
-        change = store.Change(self.clock.now())
-        async with self.database.writing() as tx:
+        async with self.database.writing(store.turn(lease.workspace)) as tx:
+            change = store.Change(self.clock.now())
             await self._hold_lease(tx, lease)
             reason = done.reason or ("" if lease.steps else "notified")
             await store.end(tx, change, lease.workspace, lease.decision_id, done.status, reason, lease.by, done.effects)
             await change.write(tx)
+            faultpoint("actions.ending")
         self.count(change)
-        self.point("concluded")
+        faultpoint("actions.concluded")
         log.info("action_ended", decision=lease.decision_id, status=done.status, reason=done.reason)
 
     async def _hold_lease(self, tx: AsyncConnection, lease: Lease) -> None:

@@ -53,11 +53,21 @@ class Arrival:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Offsets are dense, so what lies between `expected` and `found` was on the log and was never seen."""
+
+    expected: int
+    found: int
+    behind: Decision  # the one at `found`
+
+
+@dataclass(frozen=True, slots=True)
 class Taken:
     """What a batch came to, for the counters."""
 
     arrivals: tuple[Arrival, ...]
     parked: tuple[str, ...]
+    gaps: tuple[Gap, ...]
     change: Change
 
 
@@ -66,6 +76,9 @@ async def take_in(tx: AsyncConnection, partition: int, batch: Sequence[tuple[int
     change = Change(so.now)
     start = await store.next_offset(tx, partition)
     fresh = [(offset, decision) for offset, decision in batch if offset >= start]
+    gaps = gaps_in(start, fresh)
+    for gap in gaps:
+        change.note(gap.behind.workspace, "decisions.missing", gap.behind.id, "", partition=partition, expected=gap.expected, found=gap.found)
     known = await store.hashes(tx, {d.id for _, d in fresh})
     switches = {w: (await store.kill_switch(tx, w)).engaged for w in {d.workspace for _, d in fresh}}
     arrivals: list[Arrival] = []
@@ -89,10 +102,16 @@ async def take_in(tx: AsyncConnection, partition: int, batch: Sequence[tuple[int
     if arrivals:
         await tx.execute(insert(decisions), [_row(a, partition, so.now) for a in arrivals])
         await _act(tx, change, arrivals)
-    if batch:
-        await store.set_next_offset(tx, partition, max(start, batch[-1][0] + 1))
+    if fresh:
+        await store.set_next_offset(tx, partition, fresh[-1][0] + 1, fresh[-1][1].id)
     await change.write(tx)
-    return Taken(tuple(arrivals), tuple(faults), change)
+    return Taken(tuple(arrivals), tuple(faults), gaps, change)
+
+
+def gaps_in(start: int, fresh: Sequence[tuple[int, Decision]]) -> tuple[Gap, ...]:
+    """Where the sequence skips, the next one to come being `start`."""
+    expected = [start, *(offset + 1 for offset, _ in fresh)]
+    return tuple(Gap(due, offset, decision) for due, (offset, decision) in zip(expected, fresh, strict=False) if offset != due)
 
 
 def _judge(decision: Decision, offset: int, body: str, so: Circumstances, is_killed: bool) -> Arrival:

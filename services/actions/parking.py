@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, exists, not_, select, update
+from sqlalchemy import Row, and_, bindparam, delete, exists, not_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions import store
@@ -20,14 +20,14 @@ from services.actions.core.letter import Action, action_of
 from services.actions.core.policy import Answer, Circumstances, Escalate, Execute, Hold, Proposal, route, why_parked
 from services.actions.store import Change, Lease
 from services.actions.tables import attempts, escalations, in_flight, intents
+from services.adapters.faultpoint import faultpoint
 
 HAS_BEGUN = exists().where(attempts.c.decision_id == intents.c.decision_id)
 CHANGES_SOMETHING = intents.c.steps != "[]"  # a notice has no steps
-
-
-def late(now: int) -> ColumnElement[bool]:
-    """Not begun, and its last call has passed."""
-    return and_(intents.c.state.in_(("queued", "parked")), intents.c.valid_until < now, CHANGES_SOMETHING, not_(HAS_BEGUN))
+# Not begun, and the last call has passed.
+IS_LATE = and_(intents.c.state.in_(("queued", "parked")), intents.c.valid_until < bindparam("now"), CHANGES_SOMETHING, not_(HAS_BEGUN))
+ANY_LATE = select(intents.c.decision_id).where(IS_LATE).limit(1)
+LATE = select(intents).where(IS_LATE, intents.c.workspace == bindparam("of")).order_by(intents.c.position).with_for_update(skip_locked=True)
 
 
 async def park(tx: AsyncConnection, change: Change, intent: Row[Any] | Lease, reason: str) -> None:
@@ -37,6 +37,7 @@ async def park(tx: AsyncConnection, change: Change, intent: Row[Any] | Lease, re
     if not await store.attempts_of(tx, intent.decision_id):
         await tx.execute(delete(in_flight).where(in_flight.c.decision_id == intent.decision_id))
     change.note(intent.workspace, "decision.parked", intent.decision_id, intent.by, reason=reason)
+    faultpoint("actions.parked")
 
 
 async def park_queued(tx: AsyncConnection, change: Change, workspace: str, reason: str) -> None:
@@ -54,9 +55,9 @@ async def release(tx: AsyncConnection, change: Change, so: Callable[[bool], Circ
     return sum([await _go_on(tx, change, row, so(switches[row.workspace]), by) for row in rows])
 
 
-async def lapse(tx: AsyncConnection, change: Change) -> int:
-    """What has not begun and may not begin any more is held; returns how much that was."""
-    rows = (await tx.execute(select(intents).where(late(change.now)).order_by(intents.c.position).with_for_update(skip_locked=True))).all()
+async def lapse(tx: AsyncConnection, change: Change, workspace: str) -> int:
+    """What of the workspace has not begun and may not begin any more is held; returns how much that was."""
+    rows = (await tx.execute(LATE, {"now": change.now, "of": workspace})).all()
     for row in rows:
         await store.end(tx, change, row.workspace, row.decision_id, "held", "stale", row.by)
     return len(rows)
@@ -85,6 +86,7 @@ async def _go_on(tx: AsyncConnection, change: Change, intent: Row[Any], so: Circ
         case _:
             return False
     await store.mark(tx, decision.id, status, reason, so.now)
+    faultpoint("actions.released")
     change.note(intent.workspace, "decision." + status, decision.id, by, reason=reason, was="parked")
     return True
 

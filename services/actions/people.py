@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, and_, bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions import parking, store
@@ -15,28 +16,42 @@ from services.actions.core.policy import Circumstances, last_call, why_parked
 from services.actions.core.progress import APPLY, VERIFIED
 from services.actions.executors.contract import Step
 from services.actions.intake import content_hash
+from services.actions.ledger import store as ledger
+from services.actions.ledger.witness import Witness
 from services.actions.metrics import Metrics
 from services.actions.store import Change
-from services.actions.tables import decisions, escalations, kill_switches
-from services.adapters.db.database import Database
-from services.kernel.errors import Conflict, NotFound, RejectedInput
+from services.actions.tables import decisions, escalations
+from services.adapters.db.database import Database, again
+from services.adapters.faultpoint import faultpoint
+from services.kernel.errors import Conflict, Forbidden, NotFound, RejectedInput, Unavailable
 from services.kernel.ids import digest
 from services.kernel.principal import Principal
 from services.kernel.record import Outcome
 
 OPPOSITE = {"pause": "resume", "resume": "pause"}
 UNDO_VALID_FOR = 15 * 60 * 1_000_000
+IS_LATE = and_(escalations.c.status == "waiting", escalations.c.expires_at < bindparam("now"))
+ANY_LATE = select(escalations.c.id).where(IS_LATE).limit(1)
 
 
 class People:
     """`circumstances(now_killed)` says what is so at this moment; `wake` tells the worker that there is something to do."""
 
-    def __init__(self, database: Database, circumstances: Callable[[bool], Circumstances], metrics: Metrics, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        circumstances: Callable[[bool], Circumstances],
+        metrics: Metrics,
+        wake: Callable[[], None],
+        witness: Witness | None = None,
+    ) -> None:
+        self.witness = witness
         self.database, self.circumstances, self.metrics, self.wake = database, circumstances, metrics, wake
 
+    @again
     async def approve(self, who: Principal, escalation_id: str, comment: str) -> None:
         """The action is queued, valid anew from now. Raises Conflict where it was answered, has expired or may not run now; then it is as it was."""
-        async with self.database.writing() as tx:
+        async with self.database.writing(store.turn(who.workspace)) as tx:
             row = await self._answerable(tx, who, escalation_id)
             decision = await store.decision(tx, who.workspace, row.decision_id)
             assert decision is not None  # an escalation is written in the transaction of its decision
@@ -51,40 +66,50 @@ class People:
             await store.queue(tx, decision.id, who.workspace, decision.position, action.steps, valid_until, decision.rule)
             change.tell(Outcome(who.workspace, decision.id, "approved", path=decision.path, reason="approved", by=who.name))
             await change.write(tx)
+        faultpoint("people.approved")
         self._count(change)
 
+    @again
     async def reject(self, who: Principal, escalation_id: str, comment: str) -> None:
         """The action will not run. Raises Conflict where it was answered or has expired."""
         if not comment.strip():
             raise RejectedInput("say why: the rule's owner will read it", reason="reason_missing")
-        async with self.database.writing() as tx:
+        async with self.database.writing(store.turn(who.workspace)) as tx:
             row = await self._answerable(tx, who, escalation_id)
             change = Change(self.circumstances(False).now)
             await self._answer(tx, change, who, row, "rejected", comment)
             await store.end(tx, change, who.workspace, row.decision_id, "rejected", "rejected", who.name)
             await change.write(tx)
+        faultpoint("people.rejected")
         self._count(change)
 
     async def expire(self) -> int:
         """Escalations that nobody answered in time end with the safe default they named: nothing is changed."""
         now = self.circumstances(False).now
-        late = (escalations.c.status == "waiting") & (escalations.c.expires_at < now)
         async with self.database.reading() as connection:
-            if (await connection.execute(select(escalations.c.id).where(late).limit(1))).first() is None:
+            if (await connection.execute(ANY_LATE, {"now": now})).first() is None:
                 return 0
-        change = Change(now)
-        async with self.database.writing() as tx:
-            rows = (await tx.execute(update(escalations).where(late).values(status="expired", answered_at=now).returning(escalations))).all()
+            somewhere = await store.workspaces(connection, escalations.c.workspace, IS_LATE, now)
+        return sum([await self._expire_in(workspace) for workspace in somewhere])
+
+    @again
+    async def _expire_in(self, workspace: str) -> int:
+        async with self.database.writing(store.turn(workspace)) as tx:
+            change = Change(self.circumstances(False).now)
+            late = and_(escalations.c.workspace == workspace, escalations.c.status == "waiting", escalations.c.expires_at < change.now)
+            rows = (await tx.execute(update(escalations).where(late).values(status="expired", answered_at=change.now).returning(escalations))).all()
             for row in sorted(rows, key=lambda r: r.position):
                 change.note(row.workspace, "escalation.expired", row.decision_id, "", escalation=row.id, otherwise=row.otherwise)
                 await store.end(tx, change, row.workspace, row.decision_id, "expired", "no_answer", "")
             await change.write(tx)
+            faultpoint("actions.expiring")
         self._count(change)
         return len(rows)
 
+    @again
     async def undo(self, who: Principal, decision_id: str, comment: str) -> str:
         """A new decision, by this person, that restores what the platform said before; returns its id. It takes the same way as any other."""
-        async with self.database.writing() as tx:
+        async with self.database.writing(store.turn(who.workspace)) as tx:
             row = await store.decision(tx, who.workspace, decision_id)
             if row is None:
                 raise NotFound(f"there is no decision {decision_id}")
@@ -103,27 +128,68 @@ class People:
             await store.queue(tx, undo_id, who.workspace, position, steps, valid_until, who.name)
             change.note(who.workspace, "undo.requested", undo_id, who.name, undoes=decision_id, reason=comment)
             await change.write(tx)
+        faultpoint("people.undone")
         self._count(change)
         return undo_id
 
+    @again
     async def set_kill_switch(self, who: Principal, engaged: bool, reason: str) -> store.Switch:
         """Engaged: nothing of the workspace is written any more, and what was queued is parked. Released: what is parked and still valid is carried out."""
         if engaged and not reason.strip():
             raise RejectedInput("say why: everyone who meets the switch will read it", reason="reason_missing")
-        change = Change(self.circumstances(False).now)
-        switch = store.Switch(engaged, reason, who.name, change.now)
-        async with self.database.writing() as tx:
-            this = kill_switches.c.workspace == who.workspace
-            if (await tx.execute(update(kill_switches).where(this).values(asdict(switch)))).rowcount == 0:
-                await tx.execute(insert(kill_switches).values(workspace=who.workspace, **asdict(switch)))
+        async with self.database.writing(store.turn(who.workspace)) as tx:
+            change = Change(self.circumstances(False).now)
+            before = await store.kill_switch(tx, who.workspace)
+            if before.cause == store.WITNESS and engaged:
+                return before  # it would let one person alone release it
+            if before.cause == store.WITNESS and not await self._second(tx, change, who, before, reason):
+                return replace(before, first=who.name)
+            switch = store.Switch(engaged, reason, who.name, change.now)
+            await store.set_switch(tx, who.workspace, switch)
             change.note(who.workspace, "kill_switch." + ("engaged" if engaged else "released"), "", who.name, reason=reason)
             if engaged:
                 await parking.park_queued(tx, change, who.workspace, "kill_switch")
             else:
                 await parking.release(tx, change, self.circumstances, who.name, who.workspace)
             await change.write(tx)
+        faultpoint("people.switched")
         self._count(change)
         return switch
+
+    @again
+    async def hold(self, workspace: str, why: str) -> None:
+        """Nothing of the workspace is written any more until two people have released it, for the ledger is not what its witness saw."""
+        async with self.database.writing(store.turn(workspace)) as tx:
+            before = await store.kill_switch(tx, workspace)
+            if before.cause == store.WITNESS and before.reason == why:
+                return
+            change = Change(self.circumstances(False).now)
+            await store.set_switch(tx, workspace, store.Switch(True, why, "the ledger's witness", change.now, store.WITNESS))
+            change.note(workspace, "kill_switch.engaged", "", "", reason=why, cause=store.WITNESS)
+            await parking.park_queued(tx, change, workspace, "kill_switch")
+            await change.write(tx)
+        self._count(change)
+
+    async def _second(self, tx: AsyncConnection, change: Change, who: Principal, before: store.Switch, reason: str) -> bool:
+        """Whether this is the second of the two who release what the witness has set; the witness then sees the ledger as it is now."""
+        if who.kind != "session":
+            raise Forbidden("two people release what the ledger's witness has set: log in as yourself (trimtab login); a key is nobody")
+        if not reason.strip():
+            raise RejectedInput("say why the ledger may be gone on from: auditors will read it", reason="reason_missing")
+        if before.first == who.name:
+            raise Conflict("you have agreed already; a second person has to", reason="same_person")
+        if not before.first:
+            await store.set_switch(tx, who.workspace, replace(before, first=who.name))
+            change.note(who.workspace, "kill_switch.release_asked", "", who.name, reason=reason)
+            await change.write(tx)
+            return False
+        if self.witness is not None:
+            try:
+                await asyncio.to_thread(self.witness.write, await ledger.head(tx, who.workspace), change.now)
+            except OSError as error:
+                raise Unavailable(f"the ledger's witness cannot be written: {error}", reason="witness") from error
+        change.note(who.workspace, "witness.accepted", "", who.name, first=before.first, reason=reason)
+        return True
 
     async def _answerable(self, tx: AsyncConnection, who: Principal, escalation_id: str) -> Row[Any]:
         this = (escalations.c.id == escalation_id) & (escalations.c.workspace == who.workspace)
@@ -141,6 +207,7 @@ class People:
         this = (escalations.c.id == row.id) & (escalations.c.status == "waiting")
         if (await tx.execute(update(escalations).where(this).values(answer))).rowcount != 1:
             raise Conflict("somebody was faster", reason="already_answered")
+        faultpoint("people.answering")
         change.note(who.workspace, "escalation." + status, row.decision_id, who.name, escalation=row.id, reason=comment)
 
     async def _restoring(self, tx: AsyncConnection, decision_id: str) -> tuple[Step, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions.core.letter import Action, canonical, steps_of, steps_text
@@ -17,10 +17,13 @@ from services.actions.executors.contract import Step
 from services.actions.ledger import store as ledger
 from services.actions.ledger.store import Note
 from services.actions.tables import attempts, decisions, escalations, in_flight, intents, kill_switches, offsets, outbox
+from services.adapters.db.metadata import leases
+from services.adapters.faultpoint import faultpoint
 from services.kernel.ids import digest
 from services.kernel.record import Outcome
 
 DECISIONS_LOG = "decisions"
+WITNESS = "witness"
 FINAL = ("verified", "failed", "unknown", "held", "rejected", "expired", "cancelled")
 
 
@@ -58,6 +61,16 @@ class Switch:
     reason: str = ""
     by: str = ""
     at: int = 0
+    cause: str = ""  # WITNESS where it set the switch
+    first: str = ""  # of the two people who then release it
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """How far a partition of the decisions log was taken in: the next offset, and the decision before it, "" where that is not known."""
+
+    offset: int = 0
+    last: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,20 +85,62 @@ class Lease:
     token: int
 
 
+def turn(workspace: str) -> str:
+    """Whoever changes something of a workspace takes it, before anything is read: its switch, queue, people and ledger change one after the other."""
+    return f"actions of {workspace}"
+
+
+def inbox(partition: int) -> str:
+    """The turn of whoever takes decisions in from a partition."""
+    return f"inbox of {partition}"
+
+
+async def workspaces(connection: AsyncConnection, of: ColumnElement[Any], where: ColumnElement[bool], now: int = 0) -> list[str]:
+    """The workspaces in the column `of` where there is something, in one order; `now` is for conditions that ask for it."""
+    return list((await connection.execute(select(of).where(where).distinct().order_by(of), {"now": now} if now else {})).scalars().all())
+
+
+async def lease(tx: AsyncConnection, name: str, owner: str, now: int, until: int) -> bool:
+    """Whether `owner` alone does what is called `name`, until then; within the turn of the same name."""
+    row = (await tx.execute(select(leases).where(leases.c.name == name))).first()
+    if row is None:
+        await tx.execute(insert(leases).values(name=name, owner=owner, until=until))
+        return True
+    if row.owner != owner and row.until >= now:
+        return False
+    await tx.execute(update(leases).where(leases.c.name == name).values(owner=owner, until=until))
+    return True
+
+
+async def let_go(tx: AsyncConnection, name: str, owner: str) -> None:
+    """Others may do it from now on."""
+    await tx.execute(update(leases).where(leases.c.name == name, leases.c.owner == owner).values(until=0))
+
+
 async def kill_switch(connection: AsyncConnection, workspace: str) -> Switch:
     row = (await connection.execute(select(kill_switches).where(kill_switches.c.workspace == workspace))).first()
-    return Switch(row.engaged, row.reason, row.by, row.at) if row else Switch()
+    return Switch(row.engaged, row.reason, row.by, row.at, row.cause, row.first) if row else Switch()
+
+
+async def set_switch(tx: AsyncConnection, workspace: str, switch: Switch) -> None:
+    if (await tx.execute(update(kill_switches).where(kill_switches.c.workspace == workspace).values(asdict(switch)))).rowcount == 0:
+        await tx.execute(insert(kill_switches).values(workspace=workspace, **asdict(switch)))
 
 
 async def next_offset(connection: AsyncConnection, partition: int) -> int:
-    at = (offsets.c.log == DECISIONS_LOG) & (offsets.c.partition == partition)
-    return int(await connection.scalar(select(offsets.c.offset).where(at)) or 0)
+    return (await place(connection, partition)).offset
 
 
-async def set_next_offset(tx: AsyncConnection, partition: int, offset: int) -> None:
+async def place(connection: AsyncConnection, partition: int) -> Place:
     at = (offsets.c.log == DECISIONS_LOG) & (offsets.c.partition == partition)
-    if (await tx.execute(update(offsets).where(at).values(offset=offset))).rowcount == 0:
-        await tx.execute(insert(offsets).values(log=DECISIONS_LOG, partition=partition, offset=offset))
+    row = (await connection.execute(select(offsets.c.offset, offsets.c.last).where(at))).first()
+    return Place(row.offset, row.last) if row else Place()
+
+
+async def set_next_offset(tx: AsyncConnection, partition: int, offset: int, last: str = "") -> None:
+    at = (offsets.c.log == DECISIONS_LOG) & (offsets.c.partition == partition)
+    if (await tx.execute(update(offsets).where(at).values(offset=offset, last=last))).rowcount == 0:
+        await tx.execute(insert(offsets).values(log=DECISIONS_LOG, partition=partition, offset=offset, last=last))
 
 
 async def hashes(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, str]:
@@ -96,6 +151,10 @@ async def hashes(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, s
 
 async def decision(connection: AsyncConnection, workspace: str, decision_id: str) -> Row[Any] | None:
     return (await connection.execute(select(decisions).where(decisions.c.workspace == workspace, decisions.c.id == decision_id))).first()
+
+
+async def workspace_of(connection: AsyncConnection, decision_id: str) -> str | None:
+    return (await connection.execute(select(decisions.c.workspace).where(decisions.c.id == decision_id))).scalar()
 
 
 async def positions(connection: AsyncConnection, ids: Iterable[str]) -> dict[str, int]:
@@ -113,6 +172,7 @@ async def queue(
     """The decision is to be executed, first come, first served, and not begun after `valid_until`; parked, it is to be once it may."""
     row = {"decision_id": decision_id, "workspace": workspace, "position": position, "steps": steps_text(steps), "valid_until": valid_until, "by": by}
     await tx.execute(insert(intents).values(**row, state=state, owner="", token=0, lease_until=0, due_at=0, tries=0))
+    faultpoint("actions.queued")
 
 
 async def ask(tx: AsyncConnection, decision_id: str, workspace: str, position: int, at: int, action: Action, reason: str, now: int) -> None:
@@ -134,6 +194,7 @@ async def ask(tx: AsyncConnection, decision_id: str, workspace: str, position: i
             comment="",
         )
     )
+    faultpoint("actions.asked")
 
 
 def lease_of(row: Row[Any]) -> Lease:
@@ -213,24 +274,34 @@ class Queues:
     """What waits for something, at one moment."""
 
     waiting: int  # escalations, for people
+    asked: int  # microseconds: since when the first of these waits; 0 without one
     unsent: int  # outcomes, for the events log
     queued: int  # decisions, for their execution or its end
     oldest: int  # microseconds: since when the first of these has been to be executed; 0 without one
     in_doubt: int  # calls, for what they did
+    intended: int  # microseconds: since when the first of these is in doubt; 0 without one
     parked: dict[str, int]  # decisions by reason, for that to end
 
 
+_UNDER_WAY = intents.c.state.in_(("queued", "running"))
+_OF_DECISION = intents.join(decisions, decisions.c.id == intents.c.decision_id)
+_OF_ATTEMPT = intents.join(attempts, attempts.c.decision_id == intents.c.decision_id)
+_QUEUED = select(func.count(), func.min(decisions.c.changed_at)).select_from(_OF_DECISION).where(_UNDER_WAY)
+_WAITING = select(func.count(), func.min(escalations.c.opened_at)).select_from(escalations).where(escalations.c.status == "waiting")
+_UNSENT = select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))
+_IN_DOUBT = select(func.count(), func.min(attempts.c.intended_at)).select_from(_OF_ATTEMPT).where(_UNDER_WAY, attempts.c.status == "")
+_PARKED = select(decisions.c.reason, func.count()).select_from(_OF_DECISION).where(intents.c.state == "parked").group_by(decisions.c.reason)
+
+
 async def queues(connection: AsyncConnection) -> Queues:
-    under_way = intents.c.state.in_(("queued", "running"))
-    of_decision = intents.join(decisions, decisions.c.id == intents.c.decision_id)
-    of_attempt = intents.join(attempts, attempts.c.decision_id == intents.c.decision_id)
-    queued = (await connection.execute(select(func.count(), func.min(decisions.c.changed_at)).select_from(of_decision).where(under_way))).one()
-    parked = select(decisions.c.reason, func.count()).select_from(of_decision).where(intents.c.state == "parked").group_by(decisions.c.reason)
+    queued, waiting, in_doubt = [(await connection.execute(q)).one() for q in (_QUEUED, _WAITING, _IN_DOUBT)]
     return Queues(
-        waiting=int(await connection.scalar(select(func.count()).select_from(escalations).where(escalations.c.status == "waiting")) or 0),
-        unsent=int(await connection.scalar(select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))) or 0),
+        waiting=waiting[0],
+        asked=waiting[1] or 0,
+        unsent=int(await connection.scalar(_UNSENT) or 0),
         queued=queued[0],
         oldest=queued[1] or 0,
-        in_doubt=int(await connection.scalar(select(func.count()).select_from(of_attempt).where(under_way, attempts.c.status == "")) or 0),
-        parked={row[0]: row[1] for row in await connection.execute(parked)},
+        in_doubt=in_doubt[0],
+        intended=in_doubt[1] or 0,
+        parked={row[0]: row[1] for row in await connection.execute(_PARKED)},
     )

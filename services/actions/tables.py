@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Boolean, Column, Index, Integer, String, Table, Text, UniqueConstraint
 
-from services.adapters.db.metadata import Micros, Serial, metadata
+from services.adapters.db.metadata import Micros, Serial, Words, metadata
 
 decisions = Table(  # the inbox: every decision ever read from the log, and what became of it
     "decisions",
@@ -12,7 +12,7 @@ decisions = Table(  # the inbox: every decision ever read from the log, and what
     Column("position", Serial, primary_key=True, autoincrement=True),
     Column("id", String(32), nullable=False),
     Column("workspace", String(128), nullable=False),
-    Column("rule", String(256), nullable=False),
+    Column("rule", Words(256), nullable=False),
     Column("version", String(64), nullable=False),
     Column("path", Text, nullable=False),
     Column("kind", String(16), nullable=False),  # fired | refused | cleared
@@ -26,7 +26,7 @@ decisions = Table(  # the inbox: every decision ever read from the log, and what
     Column("simulated", Boolean, nullable=False),
     Column("body", Text, nullable=False),  # canonical JSON of the whole decision
     Column("body_hash", String(64), nullable=False),
-    Column("by", String(256), nullable=False),  # "" for a rule; the person for an undo
+    Column("by", Words(256), nullable=False),  # "" for a rule; the person for an undo
     Column("undoes", String(32), nullable=False),  # "" or the decision it undoes
     Column("status", String(16), nullable=False),
     Column("reason", String(64), nullable=False),
@@ -62,9 +62,9 @@ intents = Table(  # decisions to execute; one row until its end
     Column("workspace", String(128), nullable=False),
     Column("steps", Text, nullable=False),  # canonical JSON
     Column("valid_until", Micros, nullable=False),  # the last instant at which it may begin
-    Column("by", String(256), nullable=False),
+    Column("by", Words(256), nullable=False),
     Column("state", String(16), nullable=False),  # queued | parked | running | done
-    Column("owner", String(128), nullable=False),
+    Column("owner", Words(128), nullable=False),
     Column("token", Integer, nullable=False),  # fences a worker that lost its lease
     Column("lease_until", Micros, nullable=False),
     Column("due_at", Micros, nullable=False),
@@ -109,13 +109,13 @@ escalations = Table(
     Column("position", Micros, nullable=False),
     Column("decision_id", String(32), nullable=False),
     Column("workspace", String(128), nullable=False),
-    Column("by", String(256), nullable=False),  # who is asked
-    Column("otherwise", String(256), nullable=False),  # the safe default, in words
+    Column("by", Words(256), nullable=False),  # who is asked
+    Column("otherwise", Words(256), nullable=False),  # the safe default, in words
     Column("reason", String(64), nullable=False),  # why people are asked
     Column("status", String(16), nullable=False),  # waiting | approved | rejected | expired
     Column("opened_at", Micros, nullable=False),
     Column("expires_at", Micros, nullable=False),
-    Column("answered_by", String(256), nullable=False),
+    Column("answered_by", Words(256), nullable=False),
     Column("answered_at", Micros),
     Column("comment", Text, nullable=False),
     UniqueConstraint("decision_id"),
@@ -131,7 +131,7 @@ ledger = Table(
     Column("at", Micros, nullable=False),
     Column("kind", String(64), nullable=False),
     Column("subject", String(64), nullable=False),  # most often a decision's id
-    Column("by", String(256), nullable=False),
+    Column("by", Words(256), nullable=False),
     Column("body", Text, nullable=False),  # canonical JSON
     Column("previous", String(64), nullable=False),
     Column("hash", String(64), nullable=False),
@@ -146,14 +146,28 @@ ledger_heads = Table(  # also the lock that puts a workspace's writers in a row
     Column("hash", String(64), nullable=False),
 )
 
+ledger_checks = Table(  # how far each chain was verified in the background, and what of it does not hold
+    "ledger_checks",
+    metadata,
+    Column("workspace", String(128), primary_key=True),
+    Column("sequence", Micros, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Column("whole_at", Micros, nullable=False),  # when it was last verified from its first entry
+    Column("witnessed", Micros, nullable=False),
+    Column("broken", Micros, nullable=False),  # the sequence of the first link that does not hold, 0 where all do
+    Column("why", Text, nullable=False),
+)
+
 kill_switches = Table(
     "kill_switches",
     metadata,
     Column("workspace", String(128), primary_key=True),
     Column("engaged", Boolean, nullable=False),
     Column("reason", Text, nullable=False),
-    Column("by", String(256), nullable=False),
+    Column("by", Words(256), nullable=False),
     Column("at", Micros, nullable=False),
+    Column("cause", String(16), nullable=False, server_default=""),  # "" for a person | witness: two people release it
+    Column("first", Text, nullable=False, server_default=""),  # who was the first of them
 )
 
 outbox = Table(  # outcomes on their way to the events log
@@ -172,4 +186,5 @@ offsets = Table(
     Column("log", String(64), primary_key=True),
     Column("partition", Integer, primary_key=True, autoincrement=False),
     Column("offset", Micros, nullable=False),  # the next one to read
+    Column("last", String(32), nullable=False, server_default=""),  # the decision before it; "" where that is not known
 )

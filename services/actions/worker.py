@@ -19,25 +19,31 @@ from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
-from sqlalchemy import select, update
+from sqlalchemy import Row, select, update
 
 from services.actions import parking, store
 from services.actions.core.policy import Circumstances
 from services.actions.execute import Execution, Pace
 from services.actions.executors.contract import Executor
 from services.actions.intake import take_in
+from services.actions.ledger.audit import Audit
+from services.actions.ledger.witness import Witness
 from services.actions.metrics import Metrics
 from services.actions.people import People
 from services.actions.tables import intents, outbox
-from services.adapters.db.database import Database
+from services.adapters.db.database import Database, again
+from services.adapters.faultpoint import faultpoint
+from services.adapters.log.following import Alone, Following
 from services.kernel.decision import Decision
-from services.kernel.errors import Misconfigured, Unavailable
-from services.kernel.ports import Clock, Log
+from services.kernel.errors import Misconfigured, Unavailable, Unreadable
+from services.kernel.ports import Clock, Group, Log
 from services.kernel.record import Outcome, Record, Stamped
 
 log = structlog.get_logger("actions")
 BATCH = 500
-PATIENCE = 0.2  # seconds between looks at the queue when nothing wakes us
+UNSENT = select(outbox).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id).limit(BATCH)
+PUBLISHING = "publishing"  # a turn, and a lease
+ANY_UNSENT = select(outbox.c.id).where(outbox.c.sent_at.is_(None)).limit(1)
 GRACE = 20.0  # seconds that a round in progress gets at the end
 
 
@@ -61,7 +67,7 @@ class World:
 
 
 class ActionsService:
-    """`clock` is the time decisions live in (simulated in a demo); `wall` the world's, for leases and waits; `point` a hook for crash tests."""
+    """`clock` is the time decisions live in (simulated in a demo); `wall` the world's, for leases and waits; `group` shares the decisions' partitions out."""
 
     def __init__(
         self,
@@ -73,18 +79,22 @@ class ActionsService:
         registry: CollectorRegistry,
         rules: Rules | None = None,
         wall: Clock | None = None,
-        point: Callable[[str], None] = lambda _: None,
+        group: Group | None = None,
+        witness: Witness | None = None,
     ) -> None:
-        self.database, self.decisions, self.events, self.clock, self.point = database, decisions, events, clock, point
+        self.database, self.decisions, self.events, self.clock = database, decisions, events, clock
         self.rules = rules or Rules()
         self.executors = by_platform(executors)
         self.metrics = Metrics(registry)
         self._capabilities = tuple((platform, e.attributes, e.is_practice) for platform, e in sorted(self.executors.items()))
         self._to_execute, self._to_tend = asyncio.Event(), asyncio.Event()
-        self.people = People(database, self.circumstances, self.metrics, self._wake)
-        self.execution = Execution(database, self.executors, self.circumstances, clock, wall or World(), self.rules.owner, self.rules.pace, self.metrics, point)
+        self.people = People(database, self.circumstances, self.metrics, self._wake, witness)
+        self.audit = Audit(database, self.metrics, self.rules.owner, wall or World(), witness)
+        self.disagreements: tuple[str, ...] = ()  # workspaces whose ledger is not what its witness saw
+        self.execution = Execution(database, self.executors, self.circumstances, clock, wall or World(), self.rules.owner, self.rules.pace, self.metrics)
+        self._shown = float("-inf")  # when the queues were counted last, by the loop's clock
         self._stopping = asyncio.Event()
-        self._followers: list[asyncio.Task[None]] = []
+        self.following = Following(group or Alone(self.rules.partitions), self._followed, "actions")
         self._workers: list[asyncio.Task[None]] = []
 
     def circumstances(self, is_killed: bool) -> Circumstances:
@@ -92,12 +102,14 @@ class ActionsService:
 
     async def start(self) -> None:
         """Follows, executes and publishes until `stop`; first what the last process left is taken up."""
+        await self.compare()
         await self.execution.take_over()
         await self.release()
-        self._followers = [asyncio.create_task(self._keep("follow", partial(self._follow, p)), name=f"actions-follow-{p}") for p in self.rules.partitions]
+        await self.following.start()
         parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "execute": partial(self._work_on, self._to_execute, self._execute),  # apart, so that a slow platform keeps nobody's outcome waiting
-            "tend": partial(self._work_on, self._to_tend, self.tend),
+            "tend": partial(self._work_on, self._to_tend, self._tend),
+            "audit": self._audit,
         }
         self._workers = [asyncio.create_task(self._keep(part, run), name=f"actions-{part}") for part, run in parts.items()]
 
@@ -105,44 +117,91 @@ class ActionsService:
         """Takes nothing more in, lets what is being executed come to a durable state, and ends."""
         self._stopping.set()
         self._wake()
-        for follower in self._followers:
-            await _cancel(follower)
+        await self.following.stop()
         if self._workers:
             await asyncio.wait(self._workers, timeout=GRACE)
         for worker in self._workers:
             await _cancel(worker)
         with suppress(Unavailable):
             await self.publish()  # what the last execution came to
+        if self.audit.witness is not None:
+            with suppress(Unavailable):
+                await self._bear_witness()
         for executor in {id(e): e for e in self.executors.values()}.values():
             await executor.close()
 
     async def step(self) -> int:
         """Takes in all there is and does all that is due, once; returns how much that was. For tests, and for whoever drives time by hand."""
+        await self.compare()
         done = 0
         for partition in self.rules.partitions:
-            async with self.database.reading() as connection:
-                offset = await store.next_offset(connection, partition)
+            offset = await self._begin(partition)
             while page := await self.decisions.read(partition, offset, BATCH):
                 await self.take_in(partition, page)
                 offset, done = page[-1].offset + 1, done + len(page)
         return done + await self.execution.round() + await self.tend()
 
+    def told(self) -> dict[str, Any]:
+        """What readiness says beside itself: which workspaces the ledger's witness holds, where there are any."""
+        return {"held_by_witness": list(self.disagreements)} if self.disagreements else {}
+
+    async def compare(self) -> None:
+        """Whatever workspace's ledger is not what its witness saw is held. Raises Unavailable where the witness cannot be asked."""
+        try:
+            found = await self.audit.disagreements()
+        except OSError as error:
+            self.metrics.unwitnessed.inc()
+            raise Unavailable(f"the ledger's witness cannot be read: {error}; see to TRIMTAB_WITNESS", reason="witness") from error
+        if found:  # a witness that another process has begun meanwhile is there the second time
+            again = {d.workspace for d in await self.audit.disagreements()}
+            found = [d for d in found if d.workspace in again]
+        for disagreement in found:
+            if disagreement.workspace not in self.disagreements:
+                log.error("ledger_disagrees", workspace=disagreement.workspace, why=disagreement.why)
+            await self.people.hold(disagreement.workspace, disagreement.why)
+        self.disagreements = tuple(d.workspace for d in found)
+        self.metrics.disagree.set(len(found))
+
+    async def _bear_witness(self) -> None:
+        """As far as a few pages go, so that the end does not wait for a long chain."""
+        for _ in range(20):
+            if not await self.audit.step():
+                return
+
+    async def _audit(self) -> None:
+        while not self._stopping.is_set():
+            await self.compare()
+            more = await self.audit.step()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), (self.rules.pace.idle if more else self.rules.pace.audit) / 1e6)
+
     async def release(self) -> int:
         """What is parked for a reason that is over goes on. At the start, since hold mode and executors are the process's own."""
-        change = store.Change(self.clock.now())
-        async with self.database.writing() as tx:
-            released = await parking.release(tx, change, self.circumstances)
+        async with self.database.reading() as connection:
+            somewhere = await store.workspaces(connection, intents.c.workspace, intents.c.state == "parked")
+        return sum([await self._release(workspace) for workspace in somewhere])
+
+    @again
+    async def _release(self, workspace: str) -> int:
+        async with self.database.writing(store.turn(workspace)) as tx:
+            change = store.Change(self.clock.now())
+            released = await parking.release(tx, change, self.circumstances, workspace=workspace)
             await change.write(tx)
         self.execution.count(change)
         return released
 
+    @again
     async def take_in(self, partition: int, page: Sequence[Stamped[Decision]]) -> None:
-        async with self.database.writing() as tx:
+        turns = {store.turn(s.record.workspace) for s in page}
+        async with self.database.writing(store.inbox(partition), *turns) as tx:
             taken = await take_in(tx, partition, [(s.offset, s.record) for s in page], self.circumstances(False))
-            self.point("taken")
-        self.point("took")
+            faultpoint("actions.taken")
+        faultpoint("actions.took")
         for arrival in taken.arrivals:
             self.metrics.received.labels(arrival.decision.kind, arrival.status, arrival.answer.reason).inc()
+        for gap in taken.gaps:
+            self.metrics.gaps.labels("missing").inc()
+            log.error("decisions_missing", partition=partition, expected=gap.expected, found=gap.found)
         for reason in taken.parked:
             self.metrics.parked.labels(reason).inc()
             log.error("decision_parked", reason=reason)
@@ -152,31 +211,69 @@ class ActionsService:
         self._wake()
 
     async def publish(self) -> int:
-        """Outcomes that are not on the events log yet are; one may get there twice if the process ends in between, never not at all."""
+        """Outcomes that are not on the events log yet are; one may get there twice if the process ends in between, never not at all.
+
+        One process does it at a time, so that the log has a decision's outcomes in their order, and each once as long as nobody ends in between.
+        """
         async with self.database.reading() as connection:
-            rows = (await connection.execute(select(outbox).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id).limit(BATCH))).all()
+            if (await connection.execute(ANY_UNSENT)).first() is None:
+                return 0
+        rows = await self._unsent()
         if not rows:
             return 0
         await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])
-        self.point("appended")
+        faultpoint("actions.appended")
         async with self.database.writing() as tx:
             await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))
+            await store.let_go(tx, PUBLISHING, self.rules.owner)
+        faultpoint("actions.published")
         return len(rows)
+
+    @again
+    async def _unsent(self) -> Sequence[Row[Any]]:
+        """What is to be sent, by us alone; nothing where another process is at it."""
+        now = self.execution.wall.now()
+        async with self.database.writing(PUBLISHING) as tx:
+            if not await store.lease(tx, PUBLISHING, self.rules.owner, now, now + self.rules.pace.call):
+                return ()
+            rows = (await tx.execute(UNSENT)).all()
+            if not rows:  # they were sent while we waited for the turn
+                await store.let_go(tx, PUBLISHING, self.rules.owner)
+            return rows
 
     async def tend(self) -> int:
         """What time has ended is ended, and every outcome is on the events log; returns how much that was."""
-        done = await self._lapse() + await self.people.expire() + await self.publish()
-        async with self.database.reading() as connection:
-            self.metrics.show(await store.queues(connection), self.clock.now())
+        done = await self._end_what_is_late()
+        await self._show()
         return done
 
-    async def _lapse(self) -> int:
-        change = store.Change(self.clock.now())
+    async def _tend(self) -> int:
+        done = await self._end_what_is_late()
+        if done or asyncio.get_running_loop().time() >= self._shown + self.rules.pace.show / 1e6:
+            await self._show()
+        return done
+
+    async def _end_what_is_late(self) -> int:
+        return await self._lapse() + await self.people.expire() + await self.publish()
+
+    async def _show(self) -> None:
         async with self.database.reading() as connection:
-            if (await connection.execute(select(intents.c.decision_id).where(parking.late(change.now)).limit(1))).first() is None:
+            self.metrics.show(await store.queues(connection), self.clock.now())
+        self._shown = asyncio.get_running_loop().time()
+
+    async def _lapse(self) -> int:
+        now = self.clock.now()
+        async with self.database.reading() as connection:
+            if (await connection.execute(parking.ANY_LATE, {"now": now})).first() is None:
                 return 0
-        async with self.database.writing() as tx:
-            lapsed = await parking.lapse(tx, change)
+            somewhere = await store.workspaces(connection, intents.c.workspace, parking.IS_LATE, now)
+        return sum([await self._lapse_in(workspace) for workspace in somewhere])
+
+    @again
+    async def _lapse_in(self, workspace: str) -> int:
+        async with self.database.writing(store.turn(workspace)) as tx:
+            change = store.Change(self.clock.now())
+            lapsed = await parking.lapse(tx, change, workspace)
             await change.write(tx)
         self.execution.count(change)
         return lapsed
@@ -191,12 +288,53 @@ class ActionsService:
         self._to_execute.set()
         self._to_tend.set()
 
+    async def _followed(self, partition: int) -> None:
+        await self._keep("follow", partial(self._follow, partition))
+
     async def _follow(self, partition: int) -> None:
+        offset = await self._begin(partition)
+        while True:
+            try:
+                async for page in self.decisions.follow(partition, offset):
+                    if page:
+                        await self.take_in(partition, page)
+                        self.following.done[partition] = page[-1].offset + 1
+                return
+            except Unreadable as lost:  # deleted before they were read: the inbox notes the gap with the next that is there
+                log.error("decisions_unreadable", partition=partition, beyond=lost.beyond, why=str(lost))
+                offset = lost.beyond
+
+    async def _begin(self, partition: int) -> int:
+        """The next decision to read: the first of all where the log is not the one that was read so far, since who knows an id ignores it."""
         async with self.database.reading() as connection:
-            offset = await store.next_offset(connection, partition)
-        async for page in self.decisions.follow(partition, offset):
-            if page:
-                await self.take_in(partition, page)
+            place = await store.place(connection, partition)
+        if not place.last:
+            return place.offset
+        try:
+            page = await self.decisions.read(partition, place.offset - 1, 1)
+        except Unreadable:
+            return place.offset  # that record was deleted, which says nothing of those after it
+        if page and (page[0].offset >= place.offset or page[0].record.id == place.last):
+            return place.offset
+        found = page[0].record.id if page else ""
+        await self._step_back(partition, place, found)
+        self.metrics.gaps.labels("stepped_back").inc()
+        log.error("decisions_stepped_back", partition=partition, offset=place.offset - 1, expected=place.last, found=found)
+        return 0
+
+    @again
+    async def _step_back(self, partition: int, place: store.Place, found: str) -> None:
+        async with self.database.reading() as connection:
+            workspace = await store.workspace_of(connection, place.last)
+        async with self.database.writing(store.inbox(partition), *([store.turn(workspace)] if workspace else ())) as tx:
+            if await store.place(tx, partition) != place:
+                return  # another process has noticed too, or gone on
+            await store.set_next_offset(tx, partition, 0)
+            change = store.Change(self.clock.now())
+            if workspace:
+                change.note(workspace, "decisions.stepped_back", place.last, "", partition=partition, offset=place.offset - 1, found=found)
+            await change.write(tx)
+        self.metrics.entries.inc(change.entries)
 
     async def _work_on(self, woken: asyncio.Event, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
         while not self._stopping.is_set():
@@ -204,7 +342,7 @@ class ActionsService:
             if await work():
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), PATIENCE)
+                await asyncio.wait_for(woken.wait(), self.rules.pace.idle / 1e6)
 
     async def _keep(self, part: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Runs until the service stops; what fails is said, counted and begun again from what is stored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -69,6 +70,7 @@ def create_app(platform: Platform, token: str) -> FastAPI:
         wanted = await request.json()
         if not isinstance(wanted, dict) or not wanted:
             raise Refused(422, "invalid", "send the attributes to set")
+        platform.sent.append({"path": path, "key": request.headers.get("idempotency-key", ""), "at": time.time_ns() // 1000})
         fault = platform.fault("PATCH", path)
         if early := await befall(fault, before=True):
             return early
@@ -96,8 +98,10 @@ def create_app(platform: Platform, token: str) -> FastAPI:
         return {"faults": 0}
 
     @app.get("/journal")
-    async def journal() -> dict[str, Any]:
-        return {"applied": platform.applied, "faults": [asdict(f) for f in platform.faults]}
+    async def journal(under: str = "") -> dict[str, Any]:
+        """Of the objects whose path begins so: what was applied, and every write that was sent, whatever became of it."""
+        applied, sent = ([e for e in many if e["path"].startswith(under)] for many in (platform.applied, platform.sent))
+        return {"applied": applied, "sent": sent, "faults": [asdict(f) for f in platform.faults]}
 
     return app
 

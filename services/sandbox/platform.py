@@ -1,4 +1,4 @@
-"""The sandbox's state: a small account tree, its journal of applied writes, and the faults that were asked for."""
+"""The sandbox's state: a small account tree, its journal of applied writes, every write it was sent, and the faults that were asked for."""
 
 from __future__ import annotations
 
@@ -43,7 +43,11 @@ class Refused(Exception):
 
 
 class Platform:
-    def __init__(self, journal: Path | None) -> None:
+    """`is_plain`: it knows neither idempotency keys nor versions, as many platforms do not; what is sent is applied."""
+
+    def __init__(self, journal: Path | None, is_plain: bool = False) -> None:
+        self.is_plain = is_plain
+        self.sent: list[dict[str, Any]] = []
         self.things: dict[str, Thing] = {}
         self.faults: list[Fault] = []
         self.applied: list[dict[str, Any]] = []
@@ -71,7 +75,9 @@ class Platform:
     def change(self, path: str, wanted: dict[str, Any], key: str, version: int | None, by: str) -> Thing:
         """Sets absolute values; of two requests with one key the second changes nothing."""
         thing = self.get(path)
-        if key and key in self.by_key:
+        if self.is_plain:
+            version = None
+        elif key and key in self.by_key:
             if self.by_key[key] != {"path": path, "wanted": wanted}:
                 raise Refused(409, "key_reused", "this idempotency key belongs to another request")
             return thing

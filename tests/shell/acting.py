@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +14,17 @@ from typing import Any, ClassVar, Generic, TypeVar
 from prometheus_client import CollectorRegistry
 
 from services.actions.executors.contract import Answer, Observed, Step, Value
+from services.actions.ledger.witness import Witness
 from services.actions.worker import ActionsService, Rules
+from services.adapters import faultpoint
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
 from services.kernel.decision import Decision, Reading, Verdict
 from services.kernel.errors import Unavailable
 from services.kernel.principal import Principal
 from services.kernel.record import Outcome, Record, Stamped
+from tests.shell.ending import Crash as Crash
+from tests.shell.ending import Ends
 
 T = TypeVar("T")
 NOON = 1_790_000_000_000_000
@@ -54,7 +58,7 @@ class ListLog(Generic[T]):
         self.fails = 0
         self.grown = asyncio.Event()
 
-    async def append(self, records: Sequence[tuple[str, T]]) -> Sequence[tuple[int, int]]:
+    async def append(self, records: Sequence[tuple[str, T]], partition: int | None = None) -> Sequence[tuple[int, int]]:
         if self.fails:
             self.fails -= 1
             raise Unavailable("the log is away")
@@ -74,8 +78,8 @@ class ListLog(Generic[T]):
     async def close(self) -> None: ...
 
 
-class Crash(BaseException):
-    """The process ends here."""
+# Of the service when time is driven by hand; those of a whole process are for tests that have one.
+POINTS = sorted(name for name in faultpoint.POINTS if name.startswith(("actions.", "ledger.", "people.", "database.")) and name != "database.migrated")
 
 
 @dataclass
@@ -132,17 +136,22 @@ class World:
     wall: ByHand = field(default_factory=ByHand)
     rules: Rules = field(default_factory=Rules)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
+    witness: Witness | None = None
+    url: str = ""  # of the database, for who is another process
     service: ActionsService = field(init=False)
 
     def __post_init__(self) -> None:
         self.start()
 
-    def start(self, point: Callable[[str], None] = lambda _: None, rules: Rules | None = None) -> ActionsService:
-        """A new process on the same database, logs and platform."""
+    def start(self, ends: Ends | None = None, rules: Rules | None = None) -> ActionsService:
+        """A new process on the same database, logs and platform; it may be one that ends at some point."""
+        faultpoint.disarm()
+        if ends is not None:
+            faultpoint.arm(ends.point, ends.hit, ends)
         self.registry = CollectorRegistry()
-        self.service = ActionsService(
-            self.database, self.decisions, self.events, [self.platform], self.clock, self.registry, rules or self.rules, self.wall, point
-        )
+        so = rules or self.rules
+        logs = self.decisions, self.events
+        self.service = ActionsService(self.database, *logs, [self.platform], self.clock, self.registry, so, self.wall, witness=self.witness)
         return self.service
 
     async def decide(self, *made: Decision) -> None:
@@ -165,13 +174,14 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, rules: Rules | None = None) -> AsyncIterator[World]:
-    database = Database(f"sqlite:///{folder / 'trimtab.db'}")
+async def world(folder: Path, rules: Rules | None = None, url: str = "") -> AsyncIterator[World]:
+    database = Database(url or f"sqlite:///{folder / 'trimtab.db'}")
     await migrate(database)
     platform = Platform({(AD, "status"): "active", (OTHER, "status"): "active", (AD, "daily_budget"): 80 * EUR, (OTHER, "daily_budget"): 80 * EUR})
     try:
-        yield World(database, platform, rules=rules or Rules())
+        yield World(database, platform, rules=rules or Rules(), url=url or f"sqlite:///{folder / 'trimtab.db'}")
     finally:
+        faultpoint.disarm()
         await database.close()
 
 

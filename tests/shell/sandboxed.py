@@ -33,9 +33,9 @@ class Sandbox:
 
 
 @contextmanager
-def sandbox(folder: Path) -> Iterator[Sandbox]:
+def sandbox(folder: Path, *options: str) -> Iterator[Sandbox]:
     journal = folder / "journal.jsonl"
-    command = [sys.executable, "-m", "services.sandbox", "--port", "0", "--journal", str(journal)]
+    command = [sys.executable, "-m", "services.sandbox", "--port", "0", "--journal", str(journal), *options]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

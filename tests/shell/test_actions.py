@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
+from services.actions.executors.contract import Answer, Observed, Step
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Broken, Verified
 from services.actions.store import decision as stored
@@ -24,8 +25,8 @@ BY = "pause-weak-creatives"
 
 
 @pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as made:
+async def w(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with world(tmp_path, url=database_url) as made:
         yield made
 
 
@@ -195,6 +196,15 @@ async def test_what_is_already_so_is_verified_without_a_call(w: World) -> None:
     assert (await status(w, d.id), w.platform.keys) == (("verified", "already_there"), [])
 
 
+async def test_what_was_decided_to_be_as_it_is_needs_no_call(w: World) -> None:
+    """Its effect could not be told from its absence."""
+    steps = [{"path": AD, "attribute": "daily_budget", "observed": 80 * EUR, "desired": 80 * EUR}]
+    d = a_decision(action=an_action(do="set_budget", steps=steps))
+    await w.decide(d)
+    await w.service.step()
+    assert (await status(w, d.id), w.platform.keys) == (("verified", "already_there"), [])
+
+
 async def test_a_refusal_by_the_platform_is_a_failure(w: World) -> None:
     w.platform.moods.append("refused")
     d = a_decision()
@@ -208,7 +218,22 @@ async def test_a_lost_answer_is_settled_by_reading_back(w: World) -> None:
     d = a_decision()
     await w.decide(d)
     await w.service.step()
+    assert await status(w, d.id) == ("executing", "within_bounds")
+    w.wall.move(10 * SECOND)
+    await w.service.step()
     assert (await status(w, d.id), len(w.platform.keys)) == (("verified", ""), 1)
+
+
+async def test_a_value_from_before_the_change_that_is_undone_is_not_taken_for_the_undo(w: World) -> None:
+    d = a_decision()
+    await w.decide(d)
+    await w.settle()
+    w.platform.moods.append("lost_before")
+    undo = await w.service.people.undo(REVIEWER, d.id, "a mistake")
+    await w.service.step()
+    w.platform.stale = 1
+    await w.settle()
+    assert (await status(w, undo), w.platform.journal) == (("unknown", "changed_meanwhile"), [(AD, "status", "paused")])
 
 
 @pytest.mark.parametrize(("mood", "expected"), [("lost_before", ("failed", "not_applied")), ("raises", ("failed", "not_applied"))])
@@ -310,6 +335,48 @@ async def test_a_restore_that_was_refused_is_tried_again_later(w: World) -> None
     assert (await status(w, d.id), len(set(w.platform.keys))) == (("failed", "refused"), 4)
 
 
+@pytest.mark.parametrize("away", [0, 5])
+async def test_a_restore_does_not_believe_a_value_from_before_the_change(w: World, away: int) -> None:
+    """Nor if the platform could not be read, five times, before the change was made."""
+    w.platform.unreadable = away
+    w.platform.moods.extend(["ok", "refused"])
+    d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
+    await w.decide(d)
+    w.platform.__class__ = Forgetful
+    await w.settle()
+    assert w.platform.objects[AD, "daily_budget"] == w.platform.objects[OTHER, "daily_budget"] == 80 * EUR
+    assert await status(w, d.id) == ("failed", "refused")
+    assert w.told() == [("failed", OTHER, "", "refused"), ("verified", AD, "80000000", "restored")]
+
+
+class Forgetful(Platform):
+    """Shows what was before a change from its first refusal on, for four reads."""
+
+    async def write(self, step: Step, observed: Observed, idempotency_key: str) -> Answer:
+        answer = await super().write(step, observed, idempotency_key)
+        if answer.kind == "refused":
+            self.stale = 4
+        return answer
+
+
+async def test_a_restore_that_somebody_has_made_already_is_believed_after_a_while(w: World) -> None:
+    class Helped(Platform):
+        async def write(self, step: Step, observed: Observed, idempotency_key: str) -> Answer:
+            answer = await super().write(step, observed, idempotency_key)
+            if answer.kind == "refused":
+                self.objects[AD, "daily_budget"] = 80 * EUR
+            return answer
+
+    w.platform.__class__ = Helped
+    w.platform.moods.extend(["ok", "refused"])
+    d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
+    await w.decide(d)
+    await w.service.step()
+    assert await status(w, d.id) == ("executing", "within_bounds")
+    await w.settle()
+    assert (await status(w, d.id), len(w.platform.keys)) == (("failed", "refused"), 2)
+
+
 async def test_an_approved_escalation_is_executed(w: World) -> None:
     d = a_decision(path=f"{AD}|{OTHER}", action=a_shift(approve={"always": True}))
     await w.decide(d)
@@ -317,6 +384,8 @@ async def test_an_approved_escalation_is_executed(w: World) -> None:
     assert (await status(w, d.id), w.platform.journal) == (("waiting", "approval_always"), [])
     assert w.count("trimtab_escalations_waiting") == 1
     w.clock.move(200 * MINUTE)
+    await w.service.tend()
+    assert w.count("trimtab_escalations_age_seconds") == 200 * 60
     await w.service.people.approve(REVIEWER, await asked(w), "go")
     await w.service.step()
     assert await status(w, d.id) == ("verified", "")
@@ -520,7 +589,7 @@ async def test_a_ledger_taken_away_whole_is_missed(w: World) -> None:
     await w.decide(a_refusal())
     await w.service.step()
     async with w.database.writing() as tx:
-        await tx.exec_driver_sql("DROP TRIGGER ledger_no_DELETE")
+        await tx.exec_driver_sql("DROP TRIGGER ledger_no_DELETE" if w.database.is_sqlite else "DROP TRIGGER ledger_no_change ON ledger")
         await tx.exec_driver_sql("DELETE FROM ledger")
         await tx.exec_driver_sql("DELETE FROM ledger_heads")
     async with w.database.reading() as connection:

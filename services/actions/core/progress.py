@@ -153,11 +153,13 @@ def is_as_decided(step: Step, now: Observed) -> str:
 def settle(attempt: Attempt, enough: int) -> Attempt:
     """What the values read back so far say (None: could not be read); status "" asks for another look, `enough` looks end the asking.
 
-    Seen as desired once: verified. As it was before, every time, though the platform never said yes: not applied. Anything else: unknown, for people.
+    Seen as desired, twice in a row where the platform never said yes: verified. A value that is taken back may be read once more from before the change
+    that is being undone. As it was before, every time, though the platform never said yes: not applied. Anything else: unknown, for people.
     """
-    if attempt.desired in attempt.seen:
+    sure = 1 if attempt.answer == "accepted" else 2
+    if attempt.seen[-sure:] == (attempt.desired,) * sure:
         return replace(attempt, status=VERIFIED)
-    if len(attempt.seen) < enough:
+    if len(attempt.seen) < enough or attempt.seen[-1] == attempt.desired:
         return attempt
     readable = [value for value in attempt.seen if value is not None]
     if not readable:

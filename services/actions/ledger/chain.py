@@ -13,12 +13,14 @@ import json
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 GENESIS = "0" * 64
 DOMAIN = b"trimtab ledger 1\n"
 BEGUN = hashlib.sha256(DOMAIN)
 text = json.encoder.encode_basestring_ascii
+Row: TypeAlias = tuple[str, int, int, str, str, str, str, str, str]  # the fields of an entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,19 +38,20 @@ class Entry:
     hash: str = ""
 
     def expected_hash(self) -> str:
-        begun = BEGUN.copy()
-        begun.update(self._canonical().encode("ascii"))
-        return begun.hexdigest()
+        if type(self.at) is int and type(self.sequence) is int:
+            return _hash(text(self.workspace), self.sequence, self.at, self.kind, self.subject, self.by, self.body, self.previous)
+        content = {k: v for k, v in asdict(self).items() if k != "hash"}
+        return hashlib.sha256(DOMAIN + json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode("ascii")).hexdigest()
 
-    def _canonical(self) -> str:
-        """What json.dumps makes of all but the hash with sorted keys, no spaces and ASCII alone: written out, since verifying is this and little else."""
-        if type(self.at) is not int or type(self.sequence) is not int:
-            content = {k: v for k, v in asdict(self).items() if k != "hash"}
-            return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return (
-            f'{{"at":{self.at},"body":{text(self.body)},"by":{text(self.by)},"kind":{text(self.kind)},"previous":{text(self.previous)},'
-            f'"sequence":{self.sequence},"subject":{text(self.subject)},"workspace":{text(self.workspace)}}}'
-        )
+
+def _hash(workspace: str, sequence: int, at: int, kind: str, subject: str, by: str, body: str, previous: str) -> str:
+    """Over what json.dumps makes of these with sorted keys, no spaces and ASCII alone; `workspace` is JSON already. Verifying is this and little else."""
+    begun = BEGUN.copy()
+    begun.update(
+        f'{{"at":{at},"body":{text(body)},"by":{text(by)},"kind":{text(kind)},"previous":{text(previous)},'
+        f'"sequence":{sequence},"subject":{text(subject)},"workspace":{workspace}}}'.encode("ascii")
+    )
+    return begun.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,25 +83,45 @@ def following(head: Head, at: int, kind: str, subject: str, by: str, body: str) 
     return replace(draft, hash=draft.expected_hash())
 
 
+class Walk:
+    """A verification under way: a workspace's entries are given in their order, in as many parts as one likes; it stops at the first that does not hold."""
+
+    def __init__(self, workspace: str) -> None:
+        self.workspace, self.last = workspace, Head(workspace)
+
+    def go(self, rows: Iterable[Row]) -> Broken | None:
+        """Walks on; `rows` have the fields of Entry, in its order."""
+        workspace, sequence, before, of_workspace = self.workspace, self.last.sequence, self.last.hash, text(self.workspace)
+        for owner, number, at, kind, subject, by, body, previous, kept in rows:
+            if owner != workspace:
+                return Broken(workspace, sequence + 1, f"an entry of workspace {owner!r} stands here")
+            if number != sequence + 1:
+                return Broken(workspace, sequence + 1, f"sequence {number} stands where {sequence + 1} belongs")
+            if previous != before:
+                return Broken(workspace, number, "it does not follow from the entry before it")
+            if type(at) is int and type(number) is int:
+                expected = _hash(of_workspace, number, at, kind, subject, by, body, previous)
+            else:
+                expected = Entry(owner, number, at, kind, subject, by, body, previous).expected_hash()
+            if kept != expected:
+                return Broken(workspace, number, "its content is not what was hashed")
+            sequence, before = number, kept
+        self.last = Head(workspace, sequence, before)
+        return None
+
+    def end(self, head: Head | None) -> Verified | Broken:
+        """The verdict. `head` is where the chain claims to end; without one a cut-off tail cannot be seen, so it is Broken."""
+        if head is None:
+            return Broken(self.workspace, self.last.sequence + 1, "the head is missing: nobody can tell whether entries were cut off")
+        if head != self.last:
+            return Broken(self.workspace, self.last.sequence + 1, f"the chain ends at {self.last.sequence}, its head says {head.sequence}")
+        return Verified(self.last)
+
+
 def verify(workspace: str, entries: Iterable[Entry], head: Head | None) -> Verified | Broken:
-    """Walks a workspace's entries in the order given. `head` is where the chain claims to end; without one a cut-off tail cannot be seen, so it is Broken."""
-    sequence, before = 0, GENESIS
-    for entry in entries:
-        if entry.workspace != workspace:
-            return Broken(workspace, sequence + 1, f"an entry of workspace {entry.workspace!r} stands here")
-        if entry.sequence != sequence + 1:
-            return Broken(workspace, sequence + 1, f"sequence {entry.sequence} stands where {sequence + 1} belongs")
-        if entry.previous != before:
-            return Broken(workspace, entry.sequence, "it does not follow from the entry before it")
-        if entry.hash != entry.expected_hash():
-            return Broken(workspace, entry.sequence, "its content is not what was hashed")
-        sequence, before = entry.sequence, entry.hash
-    last = Head(workspace, sequence, before)
-    if head is None:
-        return Broken(workspace, last.sequence + 1, "the head is missing: nobody can tell whether entries were cut off")
-    if head != last:
-        return Broken(workspace, last.sequence + 1, f"the chain ends at {last.sequence}, its head says {head.sequence}")
-    return Verified(last)
+    """Walks a workspace's entries in the order given, to its head."""
+    walk = Walk(workspace)
+    return walk.go(map(attrgetter(*Entry.__slots__), entries)) or walk.end(head)
 
 
 def export_lines(entries: Iterable[Entry], head: Head) -> Iterator[str]:
