@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from services import VERSION, people, upkeep
+from services import VERSION, people, running, upkeep
 from services.adapters.settings import Settings, from_environment
 from services.client import Client, Refused, client
 from services.kernel.errors import Misconfigured, RejectedInput, TrimtabError
@@ -27,6 +27,7 @@ app.add_typer(guards_app, name="guards")
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True)]
 
 
+running.install(app)
 people.install(app)
 upkeep.install(app)
 
@@ -62,36 +63,6 @@ def text_of(file: Path) -> str:
 
 
 @app.command()
-def up() -> None:
-    """Starts everything in this process and prints a one-time login link; Ctrl-C stops it gracefully."""
-    from services.adapters.telemetry import configure
-    from services.embedded import Embedded
-
-    wanted = settings()
-    configure(wanted.log_level, wanted.log_format, wanted.secrets())
-
-    async def run() -> None:
-        stop = asyncio.Event()
-        for sign in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(sign, stop.set)
-        trimtab, where = Embedded(wanted), wanted.data / "url"
-        try:
-            await trimtab.start()
-            async with trimtab.serving() as url:
-                await trimtab.cli_key()
-                where.write_text(url)
-                say(f"Trimtab is up at {url}  (data in {wanted.data}, workspace {wanted.workspace})")
-                say(f"Log in once within the hour: {await trimtab.login()}")
-                await stop.wait()
-                where.unlink(missing_ok=True)  # the port may be somebody else's next, who must not be sent our key
-        finally:
-            await trimtab.stop()
-        say("stopped; nothing that was acknowledged is lost")
-
-    asyncio.run(run())
-
-
-@app.command()
 def demo(
     exit: Annotated[bool, typer.Option("--exit", help="end instead of leaving the pages running; the last line is the figures as JSON")] = False,
     seed: Annotated[int, typer.Option(min=0, help="draws the order of the views")] = 1,
@@ -109,9 +80,31 @@ def login(name: str = "you", role: str = "admin") -> None:
 
 
 @app.command()
-def key(name: str, role: str = "source") -> None:
+def key(
+    name: str,
+    role: str = "source",
+    direct: Annotated[bool, typer.Option("--direct", help="straight into the database that the settings name, as an installation's first one")] = False,
+) -> None:
     """Makes an API key (role: source, viewer, editor, reviewer or admin) and shows it this once."""
-    say(client().post("/v1/keys", {"name": name, "role": role})["key"])
+    if not direct:
+        say(client().post("/v1/keys", {"name": name, "role": role})["key"])
+        return
+    from services.adapters.clock import SystemClock
+    from services.adapters.db.database import Database
+    from services.adapters.db.migrate import migrated
+    from services.adapters.http.auth import Auth, given_secret
+
+    wanted = settings()
+
+    async def make() -> str:
+        database = Database(wanted.database_address, wanted.database_password)
+        try:
+            await migrated(database)
+            return await Auth(database, given_secret(wanted.secret), SystemClock()).issue_key(name, role, wanted.workspace)
+        finally:
+            await database.close()
+
+    say(asyncio.run(make()))
 
 
 @app.command()
@@ -128,7 +121,12 @@ def status() -> None:
     say(f"decisions    {counted(overview['statuses'])}")
     say(f"escalations  {overview['waiting']} waiting")
     say(f"actions      {'held by TRIMTAB_ACTIONS=hold, ' if overview['holding'] else ''}{people.switch(overview['kill_switch'])}")
-    say(f"ledger       {overview['ledger']['sequence']} entries, head {overview['ledger']['hash']}")
+    at = overview["ledger"]
+    state = f"BROKEN at entry {at['broken_at']}: {at['why']}" if at["broken_at"] else f"verified to entry {at['verified']}"
+    say(f"ledger       {at['sequence']} entries, head {at['hash']}, {state}")
+    with contextlib.suppress(Refused):  # which asks for an admin's key
+        for p in c.get("/v1/partitions")["partitions"]:
+            say(people.partition(p))
 
 
 def counted(numbers: dict[str, int]) -> str:

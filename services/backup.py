@@ -1,7 +1,8 @@
 """A copy of a data folder, taken while it is used, and a folder made of such a copy.
 
 The order makes a copy that can be gone on from whatever happens meanwhile: checkpoints, then `trimtab.db`, then `decisions.db`, then `events.db`, so that
-each is at most as new as what it was concluded from. Restored, it is at worst behind the log and catches up.
+each is at most as new as what it was concluded from. Restored, it is at worst behind the log and catches up. The archive comes last: what the copied log
+no longer holds was archived before.
 
 What was decided before the moment of a restore may have been done after the copy was taken, and the restored database would not know: it is held as stale,
 and the engine decides anew on present facts.
@@ -22,15 +23,17 @@ from urllib.parse import quote
 
 from services import VERSION
 from services.adapters.clock import SystemClock
+from services.adapters.disk import flush
+from services.adapters.log.archive import Archive, begins, first_record, registered
 from services.adapters.log.codec import EVENTS
 from services.adapters.log.lock import FolderLock
 from services.kernel.errors import Misconfigured
 from services.kernel.record import Clock
-from services.rules_engine.checkpoint import Unusable, flush, verify
+from services.rules_engine.checkpoint import Unusable, verify
 
 DATABASES = ("trimtab.db", "decisions.db", "events.db")  # in this order
 SECRETS = ("secret", "cli.key")
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, ARCHIVE = "checkpoints", "archive"
 MANIFEST = "backup.json"
 UNFINISHED = "restoring"  # in a data folder: what is in it is half of a backup
 RESTORED = "restored"  # in a data folder: when that was
@@ -43,6 +46,7 @@ class Copied:
     records: int  # next offset of the events log
     decisions: int
     checkpoints: int
+    segments: int = 0  # archived ones
 
 
 def reading(path: Path) -> sqlite3.Connection:
@@ -50,8 +54,11 @@ def reading(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path.absolute()))}?mode=ro", uri=True, isolation_level=None)
 
 
-def backup(data: Path, to: Path) -> Copied:
-    """`to` is a whole copy of the folder, whether or not a Trimtab runs on it, checked and on the disk. Raises Misconfigured with one clear line."""
+def backup(data: Path, to: Path, archive: Path | None = None, with_archive: bool = True) -> Copied:
+    """`to` is a whole copy of the folder, whether or not a Trimtab runs on it, checked and on the disk. Raises Misconfigured with one clear line.
+
+    `archive` is where the log's is, if not in the folder. Without it the copy needs that archive beside it to read what was pruned.
+    """
     if not (data / "events.db").exists():
         raise Misconfigured(f"{data} holds no Trimtab: name its folder with TRIMTAB_DATA")
     _empty_folder(to)
@@ -65,8 +72,12 @@ def backup(data: Path, to: Path) -> Copied:
         for name in SECRETS:
             if (data / name).exists():
                 _copy(data / name, to / name, 0o600)
-        copied = checked(to)
-        made = {"made_at": SystemClock().now(), "build": VERSION, "records": copied.records, "decisions": copied.decisions}
+        if with_archive:
+            for name in _archived(to / "events.db"):
+                with contextlib.suppress(FileNotFoundError):  # told by the check below where it is needed
+                    _copy((archive or data / ARCHIVE) / name, to / ARCHIVE / name)
+        copied = checked(to, to / ARCHIVE if with_archive else None)
+        made = {"made_at": SystemClock().now(), "build": VERSION, "records": copied.records, "decisions": copied.decisions, "archive": with_archive}
         (to / MANIFEST).write_text(json.dumps(made) + "\n")
         _flush(to)
     except (OSError, sqlite3.Error) as error:
@@ -74,12 +85,16 @@ def backup(data: Path, to: Path) -> Copied:
     return copied
 
 
-def restore(backed_up: Path, data: Path) -> Copied:
-    """The data folder holds what the backup does; what it had under way and had not begun is held when it starts. Raises Misconfigured with one clear line."""
+def restore(backed_up: Path, data: Path, archive: Path | None = None) -> Copied:
+    """The data folder holds what the backup does; what it had under way and had not begun is held when it starts. Raises Misconfigured with one clear line.
+
+    What the backup has of the log's archive is then in `archive`, by default in the data folder; what is there already stays.
+    """
     if not (backed_up / MANIFEST).is_file():
         raise Misconfigured(f"{backed_up} is no complete backup: it has no {MANIFEST}")
     try:
-        copied = checked(backed_up)
+        with_archive = bool(json.loads((backed_up / MANIFEST).read_text()).get("archive"))
+        copied = checked(backed_up, backed_up / ARCHIVE if with_archive else None)
         _empty_folder(data)
         lock = FolderLock(data)
         try:
@@ -90,17 +105,19 @@ def restore(backed_up: Path, data: Path) -> Copied:
             for name in (*DATABASES, *SECRETS):
                 if (backed_up / name).exists():
                     _copy(backed_up / name, data / name, 0o600 if name in SECRETS else None)
+            if with_archive:
+                _restore_archive(backed_up, archive or data / ARCHIVE)
             for name in DATABASES:
                 with contextlib.closing(sqlite3.connect(data / name)) as file:
                     file.execute("PRAGMA journal_mode = WAL")
             _let_go(data / "trimtab.db")
-            (data / RESTORED).write_text(json.dumps({"at": _now(data / "events.db"), "from": str(backed_up)}) + "\n")
+            (data / RESTORED).write_text(json.dumps({"at": now_of(data / "events.db", archive or data / ARCHIVE), "from": str(backed_up)}) + "\n")
             _flush(data)
             (data / UNFINISHED).unlink()
             _flush(data)
         finally:
             lock.release()
-    except (OSError, sqlite3.Error) as error:
+    except (OSError, ValueError, sqlite3.Error) as error:
         raise Misconfigured(f"the restore into {data} is not complete: {error}; empty the folder and restore again") from error
     return copied
 
@@ -117,8 +134,8 @@ def restored_at(data: Path) -> int:
         raise Misconfigured(f"{data / RESTORED} cannot be read: it says since when decisions may be carried out; restore it") from error
 
 
-def checked(folder: Path) -> Copied:
-    """What the copy holds; raises Misconfigured naming what is damaged, or newer than what it was concluded from."""
+def checked(folder: Path, archive: Path | None = None) -> Copied:
+    """What the copy holds; raises Misconfigured naming what is damaged, or newer than what it was concluded from. Without an archive it asks for none."""
     ends = {}
     for name in DATABASES:
         if not (folder / name).exists():
@@ -137,7 +154,34 @@ def checked(folder: Path) -> Copied:
         if header.offset > ends["events.db"]:
             raise Misconfigured(f"{folder} holds a checkpoint of {header.offset} records, and its log ends at {ends['events.db']}: take another backup")
         checkpoints += 1
-    return Copied(ends["events.db"], ends["decisions.db"], checkpoints)
+    return Copied(ends["events.db"], ends["decisions.db"], checkpoints, _checked_archive(folder, archive) if archive is not None else 0)
+
+
+def _checked_archive(folder: Path, archive: Path) -> int:
+    """How many segments it holds, every one whole; those that were pruned from the log must be there."""
+    with contextlib.closing(reading(folder / "events.db")) as file:
+        live, segments = begins(file), [r for r in registered(file) if r.file]
+    held = Archive(archive)
+    for r in segments:
+        if (r.segment.first < live or held.lies(r)) and (fault := held.fault(r)):
+            raise Misconfigured(f"{archive / r.file} cannot be used: {fault.why}; it holds records {r.segment.first} to {r.segment.last} of the log")
+    return sum(held.lies(r) for r in segments)
+
+
+def _archived(events: Path) -> list[str]:
+    with contextlib.closing(reading(events)) as file:
+        return [r.file for r in registered(file) if r.file]
+
+
+def _restore_archive(backed_up: Path, archive: Path) -> None:
+    archive.mkdir(parents=True, exist_ok=True)
+    held = Archive(archive)
+    with contextlib.closing(reading(backed_up / "events.db")) as file:
+        segments = [r for r in registered(file) if r.file]
+    for r in segments:
+        if Archive(backed_up / ARCHIVE).lies(r) and held.fault(r) is not None:
+            _copy(backed_up / ARCHIVE / r.file, archive / r.file)
+    _flush(archive)
 
 
 def faults_of(path: Path) -> list[str]:
@@ -185,12 +229,12 @@ def _let_go(database: Path) -> None:
             file.execute("UPDATE intents SET valid_until = 0 WHERE state <> 'done'")
 
 
-def _now(events: Path) -> int:
-    """By the log's clock: the world's, or where a simulated one stands."""
+def now_of(events: Path, archive: Path) -> int:
+    """By the log's clock: the world's, or where a simulated one stands. Raises sqlite3.Error, Unavailable."""
     with contextlib.closing(reading(events)) as file:
-        first = file.execute("SELECT data FROM records WHERE partition = 0 ORDER BY number LIMIT 1").fetchone()
         (last,) = file.execute("SELECT coalesce(max(stamp), 0) FROM records").fetchone()
-    declared = EVENTS.decode(first[0]) if first else None
+    first = first_record(events, archive)
+    declared = EVENTS.decode(first) if first else None
     return int(last) if isinstance(declared, Clock) and declared.simulated else SystemClock().now()
 
 

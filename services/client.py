@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
+from services.adapters.log.lock import holder
 from services.adapters.settings import Settings, from_environment
 from services.kernel.errors import Misconfigured, TrimtabError, Unavailable
 
@@ -31,6 +32,8 @@ class Client:
             key = kept.read_text().strip()
         self.url, where = settings.url, settings.data / "url"
         if "url" not in settings.model_fields_set and where.exists():
+            if not holder(settings.data):  # it was killed: what listens there now must not be sent its key
+                raise Unavailable(f"no Trimtab runs on {settings.data}: start one with `trimtab up`, or set TRIMTAB_URL")
             self.url = where.read_text().strip()
         if not key.isascii() or not key.isprintable():
             raise Misconfigured("TRIMTAB_KEY is not an API key: make one with `trimtab key NAME`")

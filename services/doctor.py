@@ -5,8 +5,8 @@ A FAIL is what a start would refuse, or what would lose or alter something; a wa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import sqlite3
@@ -18,23 +18,29 @@ from pathlib import Path
 
 import httpx2
 from alembic.script import ScriptDirectory
+from sqlalchemy import text
 
 from services.actions.ledger.chain import Broken, Entry, Head, verify
 from services.adapters.clock import SystemClock
-from services.adapters.db.migrate import MIGRATIONS
+from services.adapters.db.database import Database
+from services.adapters.db.migrate import MIGRATIONS, migrated
+from services.adapters.log.archive import Archive, Registered, begins, first_record, registered, unlinked
 from services.adapters.log.codec import EVENTS
+from services.adapters.log.lock import holder
 from services.adapters.settings import Settings, from_environment
-from services.backup import CHECKPOINTS, DATABASES, SECRETS, UNFINISHED, faults_of, reading
-from services.kernel.errors import Misconfigured
+from services.backup import DATABASES, SECRETS, UNFINISHED, faults_of, reading
+from services.kernel.errors import Misconfigured, Unavailable
 from services.kernel.record import Clock, Stamped
-from services.rules_engine.checkpoint import Checkpoints, Header, Unusable, mark
-from services.rules_engine.checkpoint import verify as verify_checkpoint
+from services.rules_engine.bucket import checkpoints_of
+from services.rules_engine.checkpoint import Header, Unusable, mark
 from services.rules_engine.core.state import STATE
 from services.rules_engine.worker import SKEW
+from services.tail import on_kafka
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 SECOND, GB = 1_000_000, 1 << 30
 SCARCE, SHORT = GB // 10, GB  # bytes free
+LEASES = 5 * SECOND  # a clock further off than this ends leases early
 FAR_BEHIND = 2_000_000  # records that a start would fold without a checkpoint
 
 
@@ -54,18 +60,68 @@ def examine(environment: Mapping[str, str]) -> Iterator[Line]:
         yield Line(FAIL, "settings", str(error), "correct the variables that it names; docs/settings.md lists all")
         return
     yield Line(OK, "settings", f"data in {settings.data}, workspace {settings.workspace}")
+    if settings.kafka:
+        yield from asyncio.run(kafka(settings))
+        yield from asyncio.run(database(settings))
+        return
     if not (settings.data / "events.db").exists():
         yield Line(FAIL, "folder", f"{settings.data} holds no Trimtab", "name its folder with TRIMTAB_DATA, or begin one with `trimtab up`")
         return
     checks: tuple[tuple[str, Callable[[Settings], Iterator[Line]]], ...] = (
         ("folder", folder), ("space", space), ("lock", lock), ("secrets", secrets), ("files", files), ("schema", schema), ("clock", clock),
-        ("log", log), ("decisions", decisions), ("checkpoints", checkpoints), ("ledger", ledger),
+        ("log", log), ("archive", archive), ("decisions", decisions), ("checkpoints", checkpoints), ("ledger", ledger),
     )  # fmt: skip
     for name, check in checks:
+        if settings.database and check in (schema, decisions, ledger):
+            continue
         try:
             yield from check(settings)
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, Unavailable) as error:
             yield Line(FAIL, name, str(error), "see the other lines: what they name must be mended first")
+
+
+async def kafka(settings: Settings) -> list[Line]:
+    """Both topics are as they have to be, and the brokers' clocks are not ahead of ours."""
+    lines = []
+    for name in ("events", "decisions"):
+        try:
+            async with on_kafka(settings, name) as there:
+                ends = {n: await there.ends(n) for n in range(there.partitions)}
+                held = sum(end - begin for begin, end in ends.values())
+                lines.append(Line(OK, "kafka", f"{there.topic.name}: {there.partitions} partitions, {held} records"))
+                if lost := [str(n) for n, (begin, _) in ends.items() if begin]:
+                    mend = "keep the checkpoints: a start of these goes by them alone; let the topic keep records for longer"
+                    lines.append(Line(WARN, "kafka", f"{there.topic.name} has lost the beginning of partition {', '.join(lost)}", mend))
+                newest = [s for n, (begin, end) in ends.items() if end > begin for s in await there.read(n, end - 1, 1)]
+                ahead = max((s.stamp for s in newest), default=0) - SystemClock().now()
+                if ahead > SKEW:
+                    lines.append(Line(FAIL, "clock", f"the brokers stamp {ahead / SECOND:.0f} s ahead of this machine's clock", "set both clocks (NTP)"))
+        except (Misconfigured, Unavailable) as error:
+            lines.append(Line(FAIL, "kafka", str(error), "see docs/kafka.md"))
+    return lines
+
+
+async def database(settings: Settings) -> list[Line]:
+    """PostgreSQL answers, its schema is this build's, its clock is near ours, and there is a secret."""
+    mend = "see docs/postgres.md and docs/production.md"
+    if not settings.database:
+        return [Line(FAIL, "database", "TRIMTAB_KAFKA is set and TRIMTAB_DATABASE is not", mend)]
+    there = Database(settings.database_address, settings.database_password)
+    try:
+        await migrated(there)
+        async with there.reading() as connection:
+            theirs = int(await connection.scalar(text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")) or 0)
+        apart = abs(theirs - SystemClock().now())
+        lines = [Line(OK, "database", f"{there.place}, its schema is this build's")]
+        if apart > LEASES:
+            lines.append(Line(WARN, "clock", f"the database's clock is {apart / SECOND:.1f} s from this machine's", "set both clocks (NTP): leases go by them"))
+    except (Misconfigured, Unavailable) as error:
+        lines = [Line(FAIL, "database", str(error), mend)]
+    finally:
+        await there.close()
+    if not settings.secret:
+        lines.append(Line(FAIL, "secrets", "TRIMTAB_SECRET_FILE is not set", "openssl rand -hex 32; the same for all services"))
+    return lines
 
 
 def folder(settings: Settings) -> Iterator[Line]:
@@ -90,18 +146,10 @@ def space(settings: Settings) -> Iterator[Line]:
 
 
 def lock(settings: Settings) -> Iterator[Line]:
-    path = settings.data / "lock"
-    if not path.exists():
+    if owner := holder(settings.data):
+        yield from running(settings, owner)
+    else:
         yield Line(OK, "lock", "nobody uses the folder")
-        return
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            owner = file.read().strip() or "?"
-            yield from running(settings, owner)
-            return
-    yield Line(OK, "lock", "nobody uses the folder")
 
 
 def running(settings: Settings, owner: str) -> Iterator[Line]:
@@ -139,7 +187,10 @@ def secrets(settings: Settings) -> Iterator[Line]:
 
 def files(settings: Settings) -> Iterator[Line]:
     """The pages of each file hold together, and it is written ahead."""
-    for name in DATABASES:
+    if settings.database:
+        mend = "`trimtab audit verify` walks its ledger; docs/postgres.md says how to watch it"
+        yield Line(WARN, "database", "it is a PostgreSQL, which is not looked into here", mend)
+    for name in DATABASES[1:] if settings.database else DATABASES:
         path = settings.data / name
         mend = "stop, keep a copy of the folder, and restore all of it from a backup; what came after it, senders may repeat"
         if not path.exists():
@@ -173,8 +224,8 @@ def schema(settings: Settings) -> Iterator[Line]:
 def clock(settings: Settings) -> Iterator[Line]:
     with contextlib.closing(reading(settings.data / "events.db")) as file:
         (newest,) = file.execute("SELECT coalesce(max(stamp), 0) FROM records").fetchone()
-        first = file.execute("SELECT data FROM records ORDER BY number LIMIT 1").fetchone()
-    declared = EVENTS.decode(first[0]) if first else None
+    first = first_record(settings.data / "events.db", settings.archive_folder)
+    declared = EVENTS.decode(first) if first else None
     if isinstance(declared, Clock) and declared.simulated:
         yield Line(OK, "clock", f"simulated, it stands at {instant(newest)}")
         return
@@ -192,15 +243,55 @@ def log(settings: Settings) -> Iterator[Line]:
     """From where to where it reaches, dense, and how far back a decision can be recomputed."""
     with contextlib.closing(reading(settings.data / "events.db")) as file:
         first, last, many, oldest = file.execute("SELECT min(number), max(number), count(*), min(stamp) FROM records WHERE partition = 0").fetchone()
+        segments = registered(file)
+    reach = Archive(settings.archive_folder).reach(segments, first or 0)
+    oldest = next((r.segment.oldest for r in segments if r.segment.first == reach < first), oldest) if many else 0
     if many == 0:
         yield Line(OK, "log", "empty")
     elif many != last - first + 1:
         yield Line(FAIL, "log", f"{last - first + 1 - many} records between {first} and {last} are missing", "restore the folder from a backup")
-    elif first > 0:
+    elif reach > 0:
         mend = "keep the checkpoint that covers what came before; `trimtab replay` and explanations of the past reach no further back"
-        yield Line(WARN, "log", f"records {first} to {last}: its beginning is gone, it reaches back to {instant(oldest)}", mend)
+        archived = f", and in the archive from {reach} on" if reach < first else ""
+        yield Line(WARN, "log", f"records {first} to {last}{archived}: its beginning is gone, it reaches back to {instant(oldest)}", mend)
+    elif first > 0:
+        yield Line(OK, "log", f"records {first} to {last}, and in the archive 0 to {first - 1}, back to {instant(oldest)}: all of it can be replayed")
     else:
         yield Line(OK, "log", f"records 0 to {last}, back to {instant(oldest)}: all of it can be replayed")
+
+
+def archive(settings: Settings) -> Iterator[Line]:
+    """Every segment that was archived is a file that holds, and follows the one before."""
+    with contextlib.closing(reading(settings.data / "events.db")) as file:
+        live, segments = begins(file), registered(file)
+    held, altered, faults = Archive(settings.archive_folder), unlinked(segments), 0
+    gone: list[Registered] = []  # from the first on
+    for f in altered:
+        mend = "somebody wrote to the file: keep a copy of the folder, and compare with a backup"
+        yield Line(FAIL, "archive", f"records {f.segment.first} to {f.segment.last}: {f.why}", mend)
+    for r in segments:
+        is_pruned, where = r.segment.first < live, settings.archive_folder / r.file
+        if not r.file or r.segment in [f.segment for f in altered] or (fault := held.fault(r)) is None:
+            continue
+        faults += 1
+        if is_pruned and not where.exists() and segments[len(gone)] == r:
+            gone.append(r)
+        elif is_pruned:
+            mend = "restore that file from a backup: nothing else holds these records"
+            yield Line(FAIL, "archive", f"{where}: {fault.why}; records {r.segment.first} to {r.segment.last} cannot be read", mend)
+        else:
+            yield Line(WARN, "archive", f"{where}: {fault.why}", "`trimtab log archive --mend` writes it again from the live log")
+    if gone:
+        last = gone[-1].segment.last
+        mend = "bring them back, or name the archive's folder with TRIMTAB_ARCHIVE; a start without a valid checkpoint is refused until then"
+        yield Line(WARN, "archive", f"the files of records {gone[0].segment.first} to {last} are not in {settings.archive_folder}", mend)
+    waiting = [r for r in segments if not r.file]
+    if waiting:
+        text = f"records {waiting[0].segment.first} to {waiting[-1].segment.last} are sealed and not archived yet"
+        yield Line(WARN, "archive", text, "a running Trimtab does it within minutes, or its log says why not; `trimtab log archive` does it now")
+    elif not faults and not altered:
+        size = sum(r.packed for r in segments) / (1 << 20)
+        yield Line(OK, "archive", f"{len(segments)} segments, {size:.1f} MB, all hold" if segments else "no segment is due yet")
 
 
 def decisions(settings: Settings) -> Iterator[Line]:
@@ -219,7 +310,8 @@ def decisions(settings: Settings) -> Iterator[Line]:
 
 def checkpoints(settings: Settings) -> Iterator[Line]:
     with contextlib.closing(reading(settings.data / "events.db")) as file:
-        first, last = file.execute("SELECT coalesce(min(number), 0), coalesce(max(number), -1) FROM records WHERE partition = 0").fetchone()
+        live, last = file.execute("SELECT coalesce(min(number), 0), coalesce(max(number), -1) FROM records WHERE partition = 0").fetchone()
+        first = Archive(settings.archive_folder).reach(registered(file), live)
         usable, faults = usable_checkpoint(settings, file, first, last)
     yield from faults
     behind = last + 1 - (usable.offset if usable else first)
@@ -238,9 +330,10 @@ def checkpoints(settings: Settings) -> Iterator[Line]:
 def usable_checkpoint(settings: Settings, file: sqlite3.Connection, first: int, last: int) -> tuple[Header | None, list[Line]]:
     """The newest that a start would go on from, and what is to be said about newer ones."""
     faults = []
-    for kept in Checkpoints(settings.data / CHECKPOINTS).every(0):
+    there = checkpoints_of(settings)
+    for kept in there.every(0):
         try:
-            header = verify_checkpoint(kept.path)
+            header = there.verify(kept)
         except (OSError, Unusable) as error:
             faults.append(Line(WARN, "checkpoints", f"{kept.path.name}: {error}", "a start passes it over; delete it"))
             continue

@@ -58,6 +58,15 @@ def kill_switch(
     typer.echo(switch(c.get("/v1/kill-switch") if state == "show" else c.put("/v1/kill-switch", {"engaged": state == "on", "reason": reason})))
 
 
+def partition(p: dict[str, Any]) -> str:
+    """A line on where a partition stands."""
+    at = f", record {p['offset']}, {p['lag']} behind the log's end" if "offset" in p else ""
+    time = f", {p['delay_seconds']:.1f} s behind the clock" if p.get("delay_seconds") is not None else ""
+    saved = f", checkpoint at {p['checkpoint']}" if p.get("checkpoint") else ""
+    why, owner = f": {p['why']}" if p["why"] else "", f" by {p['owner']}" if p["owner"] else ""
+    return f"partition {p['partition']:<2} {p['state']}{owner}{at}{time}{saved}{why}"
+
+
 def switch(s: dict[str, Any]) -> str:
     """The kill switch in words."""
     if not s["at"]:

@@ -31,10 +31,10 @@ from services.kernel.event import Event, Value
 from services.kernel.record import Target
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.inspection import Inspection, inspect
-from services.rules_engine.core.judgement import View
 from services.rules_engine.core.program import AttributeRef, Condition, Measure, Program
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.truth import FALSE, UNKNOWN, Judge, comparisons, references
+from services.rules_engine.core.view import View
 from services.rules_engine.core.workspace import Workspace
 from services.rules_engine.language.pack import Pack
 from services.rules_engine.rehearsal import SECOND, WORKSPACE, Fact, Rehearsal, plain, rehearse

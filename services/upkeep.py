@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from services.adapters.settings import from_environment
+from services import segments
+from services.adapters.settings import Settings, from_environment
 from services.client import client
+from services.kernel.errors import Misconfigured
 
 checkpoint = typer.Typer(no_args_is_help=True, help="The engine's saved states, in the data folder.")
 partition = typer.Typer(no_args_is_help=True, help="The engine's partition of the log.")
@@ -19,9 +22,11 @@ MB = 1 << 20
 def install(app: typer.Typer) -> None:
     """`app` has these commands from now on."""
     app.command()(doctor)
+    app.command()(migrate)
     app.command()(backup)
     app.command()(restore)
     app.add_typer(checkpoint, name="checkpoint")
+    app.add_typer(segments.app, name="log")
     app.add_typer(partition, name="partition")
 
 
@@ -33,9 +38,9 @@ def data() -> Path:
 def list_checkpoints() -> None:
     """Prints the checkpoints, newest first: next record, decisions before it, engine time, size, build. Reads their headers only."""
     from services.__main__ import instant
-    from services.rules_engine.checkpoint import Checkpoints
+    from services.rules_engine.bucket import checkpoints_of
 
-    for k in Checkpoints(data() / "checkpoints").every():
+    for k in checkpoints_of(from_environment(os.environ)).every():
         if k.header is None:
             typer.echo(f"record {k.offset:>12}  UNUSABLE: {k.why}  {k.path.name}")
             continue
@@ -47,13 +52,15 @@ def list_checkpoints() -> None:
 @checkpoint.command("verify")
 def verify_checkpoints() -> None:
     """Reads every checkpoint whole and checks its hash; ends with 1 where one is damaged."""
-    from services.rules_engine.checkpoint import Checkpoints, Unusable, verify
+    from services.rules_engine.bucket import checkpoints_of
+    from services.rules_engine.checkpoint import Unusable
     from services.rules_engine.core.state import STATE
 
     damaged = 0
-    for k in Checkpoints(data() / "checkpoints").every():
+    kept = checkpoints_of(from_environment(os.environ))
+    for k in kept.every():
         try:
-            form = verify(k.path).state
+            form = kept.verify(k).state
             told = "holds" if form == STATE else f"holds, of form {form}: this build rebuilds the state from the log"
         except (OSError, Unusable) as error:
             damaged, told = damaged + 1, f"DAMAGED: {error}"
@@ -82,19 +89,51 @@ def doctor() -> None:
     raise typer.Exit(int(FAIL in found))
 
 
-def backup(folder: Annotated[Path, typer.Argument(help="an empty folder, or one that is not there yet")]) -> None:
+def migrate() -> None:
+    """Brings the database's schema to what this build needs, as its owner where services may not change it; ends with 2 where it cannot."""
+    from services.adapters.db.database import Database
+    from services.adapters.db.migrate import migrate as bring
+
+    wanted = from_environment(os.environ)
+
+    async def run() -> str:
+        wanted.data.mkdir(parents=True, exist_ok=True)
+        database = Database(wanted.database_address, wanted.database_password)
+        try:
+            await bring(database)
+        finally:
+            await database.close()
+        return database.place
+
+    typer.echo(f"the schema of {asyncio.run(run())} is this build's")
+
+
+def with_its_database(wanted: Settings) -> Settings:
+    """The settings, where all there is lies in the data folder."""
+    if wanted.database:
+        raise Misconfigured("the database is a PostgreSQL, and this copies folders only: docs/postgres.md says how to back it up and restore it")
+    return wanted
+
+
+def backup(
+    folder: Annotated[Path, typer.Argument(help="an empty folder, or one that is not there yet")],
+    archive: Annotated[bool, typer.Option(help="with the log's archived segments; without them the backup needs that archive beside it")] = True,
+) -> None:
     """Copies the data folder whole, whether or not a Trimtab runs on it."""
     from services.backup import backup as copy
 
-    made = copy(data(), folder)
-    typer.echo(f"{folder} holds {made.records} records, {made.decisions} decisions, {made.checkpoints} checkpoints, and the secrets: keep it as you keep them")
+    wanted = with_its_database(from_environment(os.environ))
+    made = copy(wanted.data, folder, wanted.archive_folder, archive)
+    held = f"{made.records} records, {made.decisions} decisions, {made.checkpoints} checkpoints, {made.segments} archived segments"
+    typer.echo(f"{folder} holds {held}, and the secrets: keep it as you keep them")
 
 
 def restore(folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="a backup")]) -> None:
     """Makes the (empty) data folder of a backup; what was under way when it was taken is held when Trimtab starts."""
     from services.backup import restore as make
 
-    where = data()
-    made = make(folder, where)
+    wanted = with_its_database(from_environment(os.environ))
+    where = wanted.data
+    made = make(folder, where, wanted.archive_folder)
     typer.echo(f"{where} holds {made.records} records, {made.decisions} decisions, {made.checkpoints} checkpoints; start it with `trimtab up`")
     typer.echo("Senders may repeat what came after the backup: what the log knows counts once.")

@@ -7,10 +7,10 @@ the raw bytes before anything is parsed, and the workspace comes from the creden
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, tzinfo
-from secrets import token_hex
 from typing import Any, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -20,17 +20,25 @@ from fastapi.responses import JSONResponse, Response
 from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
 
 import services.ingest.sources as sources_folder
-from services.adapters.http.problem import REQUEST_ID, from_error, problem
+from services.adapters.faultpoint import faultpoint
+from services.adapters.http.auth import Auth
+from services.adapters.http.front import Answer
+from services.adapters.http.problem import from_error, from_unavailable, problem, request_id
+from services.adapters.settings import Settings
 from services.ingest.core import reading, usual
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Context
 from services.ingest.core.source import Columnar, Delivery, Item, Rejection, Reporter, Webhook
+from services.ingest.core.source import Together as ReadTogether
+from services.ingest.core.usual import Read
 from services.ingest.intake import Intake, Receipt, look_again
 from services.ingest.quarantine import Quarantined
+from services.ingest.room import MOST_BYTES, NOBODY, Place, Room
 from services.ingest.sources.generic import MEDIA_TYPES
+from services.ingest.together import Together
 from services.kernel.columns import Rows
 from services.kernel.errors import Forbidden, NotFound, RejectedInput, TrimtabError, Unauthorized, Unavailable
 from services.kernel.extension import found
@@ -44,12 +52,12 @@ Known: TypeAlias = Callable[[str], Principal | None]
 Authenticate: TypeAlias = Callable[[Request], Awaitable[Principal]]
 
 TOLD = 100  # problems told in one answer; all are in quarantine
-IN_FLIGHT = 128  # deliveries in work at once; the next is asked to come back
+CAREFUL = 2  # large deliveries that are parsed with care at once
 PATIENCE = 30.0  # seconds a sender has for its body
 SMALL = 65_536  # bodies up to here are parsed in place
 SMALL_IN_COLUMNS = 524_288  # and up to here where they are usual: it takes a few milliseconds
 ACCEPTED = b'{"accepted":%d,"quarantined":0,"problems":[]}'
-USUAL_TYPES = (b"application/json", b"application/cloudevents-batch+json")
+USUAL_TYPES = {t.encode(): (("content-type", t),) for t in ("application/json", "application/cloudevents-batch+json")}  # as a delivery's headers
 REPORT_TYPES = ("application/json", "text/csv", "application/x-ndjson", "application/jsonl")
 
 
@@ -82,6 +90,14 @@ def router(
     return doors(intake, authenticate, secrets, wall, registry, **options)[0]
 
 
+def doors_of(settings: Settings, intake: Intake, auth: Auth, wall: Clock, registry: CollectorRegistry) -> tuple[APIRouter, Short]:
+    """As `doors`, as the settings want them."""
+    largest = settings.max_body_bytes
+    room = Room(registry, most_bytes=max(MOST_BYTES, 4 * largest), rate=settings.rate)
+    options: dict[str, Any] = {"max_body_bytes": largest, "known": auth.known, "linger_ms": settings.linger_ms, "room": room}
+    return doors(intake, auth.principal, settings.secrets_by_workspace, wall, registry, **options)
+
+
 def doors(
     intake: Intake,
     authenticate: Authenticate,
@@ -94,15 +110,18 @@ def doors(
     public_url: str = "",
     patience: float = PATIENCE,
     known: Known | None = None,
-) -> tuple[APIRouter, Callable[[ASGIApp], ASGIApp]]:
-    """(the routes, what to put before the whole app so that a usual delivery takes the short way).
+    linger_ms: float = 2,
+    room: Room | None = None,
+) -> tuple[APIRouter, Short]:
+    """(the routes, the short way that a usual delivery takes past the whole app, for `services.adapters.http.front`).
 
     POST /v1/events, /v1/webhooks/{source}, /v1/reports/{source}; GET /v1/quarantine, /v1/quarantine/{id}; POST /v1/quarantine/{id}/redrive.
 
     `wall` is the world's clock, for signatures; events are received by `intake.clock`, which may be simulated. `public_url` is scheme and host as senders
     know them, where a proxy stands in between. `known` tells whose an Authorization header is without asking anyone, or None.
     """
-    door = _Door(intake, secrets, wall, sources or all_sources(), max_body_bytes, public_url.rstrip("/"), patience)
+    room = room or Room(registry, most_bytes=max(MOST_BYTES, 4 * max_body_bytes))
+    door = _Door(intake, secrets, wall, sources or all_sources(), max_body_bytes, public_url.rstrip("/"), patience, room)
     requests = Counter("trimtab_ingest_requests_total", "Requests by route and status", ["route", "status"], registry=registry)
     api = APIRouter(tags=["ingest"], route_class=_Straight)
     counters: dict[tuple[str, str], Any] = {}  # looking a label up costs more than counting
@@ -125,11 +144,10 @@ def doors(
         return who
 
     async def counted(route: str, work: Callable[[], Awaitable[Response]]) -> Response:
-        """What the work answers, done while there is room for it, and counted."""
+        """What the work answers, counted."""
         status = "500"
         try:
-            with door.room():
-                answer = await work()
+            answer = await work()
             status = str(answer.status_code)
             return answer
         except TrimtabError as error:
@@ -141,24 +159,27 @@ def doors(
     async def events(request: Request) -> Response:
         who = await pusher(request)
         _media(request, MEDIA_TYPES)
-        delivery = await door.delivery(request, "generic", who.workspace)
-        return answer(await door.take(delivery, "events"), refuse_all=True)
+        with door.room.enter(sender(who.workspace, who.name)) as place:
+            delivery = await door.delivery(request, "generic", who.workspace, place)
+            return answer(await door.take(delivery, "events"), refuse_all=True)
 
     async def webhook(source: str, request: Request) -> Response:
-        delivery = door.verified(await door.delivery(request, door.webhook(source).name, ""))
-        try:
-            return answer(await door.take(delivery, "webhooks"), refuse_all=False)
-        except RejectedInput as error:  # a vendor will not mend it: keep what was sent
-            rejection = Rejection(error.reason, str(error), getattr(error, "pointer", ""))
-            await intake.accept(delivery, [rejection], "webhooks")
-            raise
+        delivery = door.verified(await door.delivery(request, door.webhook(source).name, "", None))
+        with door.room.enter(sender(delivery.workspace, source), len(delivery.body)):
+            try:
+                return answer(await door.take(delivery, "webhooks"), refuse_all=False)
+            except RejectedInput as error:  # a vendor will not mend it: keep what was sent
+                rejection = Rejection(error.reason, str(error), getattr(error, "pointer", ""))
+                await intake.accept(delivery, [rejection], "webhooks")
+                raise
 
     async def report(source: str, request: Request) -> Response:
         who = await pusher(request)
         door.known(source)
         _media(request, REPORT_TYPES)
-        delivery = await door.delivery(request, source, who.workspace)
-        return answer(await door.take(delivery, "reports"), refuse_all=True)
+        with door.room.enter(sender(who.workspace, who.name)) as place:
+            delivery = await door.delivery(request, source, who.workspace, place)
+            return answer(await door.take(delivery, "reports"), refuse_all=True)
 
     @api.post("/v1/events", status_code=202, operation_id="post_events", summary="One event or many, plain JSON or CloudEvents")
     async def post_events(request: Request) -> Response:
@@ -210,78 +231,95 @@ def doors(
             return problem(422, refused.reason, f"it is still refused: {refused.detail}", pointer=refused.pointer)
         return JSONResponse({"redriven": len(settled), "waiting": len(rows) - len(settled), "id": row.id})
 
-    return api, lambda app: ShortWay(app, door, known or (lambda _: None), count)
+    return api, Short(door, known or (lambda _: None), count, linger_ms / 1000)
 
 
-class ShortWay:
-    """Before the whole app: a usual delivery of a known sender that is here in one piece is answered at once, any other goes the whole way.
+def sender(workspace: str, name: str) -> str:
+    return f"{workspace}/{name}"
+
+
+class Short:
+    """The way of a usual delivery of a known sender that is here in one piece; any other goes the whole way.
 
     It takes nothing that the whole way would refuse, and says the same; it spares routing, middleware and validation, which cost more than the delivery.
     """
 
-    def __init__(self, app: ASGIApp, door: _Door, known: Known, count: Callable[[str, str], None]) -> None:
-        self.app, self.door, self.known, self.count = app, door, known, count
+    def __init__(self, door: _Door, known: Known, count: Callable[[str, str], None], linger: float) -> None:
+        self.door, self.known, self.count = door, known, count
+        self.together = Together(door.intake, door.read_together, linger)
+        self._ways = {"/v1/events": ("events", "generic")}
+        self._ways |= {f"/v1/reports/{name}": ("reports", name) for name in door.sources}
+        self._ways |= {f"/v1/webhooks/{name}": ("webhooks", name) for name in door.columnar}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "POST" or not scope["path"].startswith("/v1/"):
-            return await self.app(scope, receive, send)
-        _, _, route, source = (*scope["path"].split("/", 3), "", "")[:4]
-        if route == "events" and not source:
-            source = "generic"
-        elif route not in ("webhooks", "reports") or source not in self.door.sources:
-            return await self.app(scope, receive, send)
-        first = await receive()
-        if first["type"] == "http.request" and not first.get("more_body"):
-            delivery = self._delivery(scope, first.get("body", b""), route, source)
-            if delivery is not None and (rows := self.door.rows(delivery, route)) is not None:
-                answer = await self._take(delivery, rows, route)
-                if answer is not None:
-                    status, body, headers = answer
-                    given = dict(scope["headers"]).get(b"x-request-id", b"")
-                    headers.append((b"x-request-id", given if REQUEST_ID.fullmatch(given.decode("latin-1")) else token_hex(8).encode()))
-                    await send({"type": "http.response.start", "status": status, "headers": headers})
-                    await send({"type": "http.response.body", "body": body})
-                    return None
+    def wants(self, scope: Scope) -> bool:
+        return scope["method"] == "POST" and scope["path"] in self._ways
 
-        async def again() -> Message:
-            nonlocal first
-            message, first = first, {}
-            return message or await receive()
-
-        return await self.app(scope, again, send)
-
-    def _delivery(self, scope: Scope, body: bytes, route: str, source: str) -> Delivery | None:
-        """The delivery in its sender's workspace, or None where anything about the request wants a closer look."""
-        door, given = self.door, dict(scope["headers"])
-        if len(given) != len(scope["headers"]) or len(body) > min(door.max_body_bytes, SMALL_IN_COLUMNS) or b"content-encoding" in given:
+    def begin(self, scope: Scope, body: bytes) -> Begun | None:
+        """The delivery under way, or None where anything about the request wants a closer look."""
+        door, given, (route, source) = self.door, dict(scope["headers"]), self._ways[scope["path"]]
+        media = given.get(b"content-type")
+        if media not in USUAL_TYPES or b"content-encoding" in given or len(body) > min(door.max_body_bytes, SMALL_IN_COLUMNS):
             return None
-        if given.get(b"content-type") not in USUAL_TYPES or not door.has_room:
+        if len(given) != len(scope["headers"]) or b"ce-specversion" in given:
             return None
-        headers = tuple([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]])
         now = door.intake.clock.now()
         if route == "webhooks":
+            if b"x-forwarded-proto" in given:  # the address as the sender knows it is put together on the whole way
+                return None
+            headers = tuple([(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]])
             try:
-                return door.verified(Delivery(source, "", body, headers, now, "POST", door.address(Request(scope))))
+                delivery = door.verified(Delivery(source, "", body, headers, now, "POST", door.address(Request(scope))))
             except RejectedInput:
                 return None
-        who = self.known(given.get(b"authorization", b"").decode("latin-1"))
-        return Delivery(source, who.workspace, body, headers, now, "POST") if who is not None and who.may(SOURCE) else None
-
-    async def _take(self, delivery: Delivery, rows: Rows, route: str) -> tuple[int, bytes, list[tuple[bytes, bytes]]] | None:
-        """(status, body, headers) of the answer; None where the whole way must say it, and nothing is done."""
+            name = source
+        else:
+            who = self.known(given.get(b"authorization", b"").decode("latin-1"))
+            if who is None or not who.may(SOURCE):
+                return None
+            delivery, name = Delivery(source, who.workspace, body, USUAL_TYPES[media], now), who.name
         try:
-            with self.door.room():
-                receipt = await self.door.intake.accept_rows(delivery, rows)
-        except TrimtabError as error:
-            log.warning("unavailable", reason=error.reason)
-            self.count(route, str(error.status))
-            told = from_error(error)
-            return told.status_code, bytes(told.body), list(told.raw_headers)
-        if receipt is None:
-            return None
-        self.count(route, "202")
-        body = ACCEPTED % receipt.accepted
-        return 202, body, [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+            place = door.room.enter(sender(delivery.workspace, name), len(body))
+        except Unavailable as error:
+            return Begun(self, route, given, failed(error))
+        begun = Begun(self, route, given, self.together.take(delivery, route))
+        begun.done.add_done_callback(lambda _: place.leave())
+        return begun
+
+
+def failed(error: Exception) -> asyncio.Future[int | None]:
+    done: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+    done.set_exception(error)
+    return done
+
+
+class Begun:
+    """A delivery on the short way."""
+
+    __slots__ = ("short", "route", "given", "done")
+
+    def __init__(self, short: Short, route: str, given: Mapping[bytes, bytes], done: asyncio.Future[int | None]) -> None:
+        self.short, self.route, self.given, self.done = short, route, given, done
+
+    def answer(self) -> Answer | None:
+        """What is to be said once it is done; None where the whole way must say it, and nothing was done."""
+        try:
+            accepted = self.done.result()
+        except asyncio.CancelledError:
+            error: TrimtabError = Unavailable("the server stops; send it again", reason="stopping")
+        except TrimtabError as raised:
+            error = raised
+        else:
+            if accepted is None:
+                return None
+            self.short.count(self.route, "202")
+            body = ACCEPTED % accepted
+            return 202, body, [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json"), (b"x-request-id", request_id(self.given))]
+        self.short.count(self.route, str(error.status))
+        told = from_unavailable(error) if isinstance(error, Unavailable) else from_error(error)
+        return told.status_code, bytes(told.body), [*told.raw_headers, (b"x-request-id", request_id(self.given))]
+
+    def answered(self) -> None:
+        faultpoint("ingest.answered")
 
 
 class _Straight(APIRoute):
@@ -301,29 +339,16 @@ class _Door:
     """What every door does: read, verify, parse, hand over."""
 
     def __init__(
-        self, intake: Intake, secrets: Secrets, wall: Clock, sources: Mapping[str, Any], max_body_bytes: int, public_url: str, patience: float
+        self, intake: Intake, secrets: Secrets, wall: Clock, sources: Mapping[str, Any], max_body_bytes: int, public_url: str, patience: float, room: Room
     ) -> None:
         self.intake, self.secrets, self.wall, self.sources = intake, secrets, wall, sources
         self.max_body_bytes, self.public_url, self.patience = max_body_bytes, public_url, patience
-        self._inside = 0
+        self.room = room
+        self._careful = ThreadPoolExecutor(CAREFUL, "ingest-careful")  # what is parsed there takes many times the room of its body
         self._webhooks = frozenset(name for name, one in sources.items() if isinstance(one, Webhook))  # asked once: it costs more than a look-up
-        self._columnar = frozenset(name for name, one in sources.items() if isinstance(one, Columnar))
+        self.columnar = frozenset(name for name, one in sources.items() if isinstance(one, Columnar))
+        self._together = frozenset(name for name, one in sources.items() if isinstance(one, ReadTogether))
         self._addresses: dict[tuple[Any, ...], str] = {}
-
-    @property
-    def has_room(self) -> bool:
-        return self._inside < IN_FLIGHT
-
-    @contextmanager
-    def room(self) -> Iterator[None]:
-        """Bounds what is in memory at once: the next delivery is refused, not queued without end."""
-        if not self.has_room:
-            raise Unavailable("too many deliveries at once; send it again in a moment", reason="busy")
-        self._inside += 1
-        try:
-            yield
-        finally:
-            self._inside -= 1
 
     def known(self, source: str) -> Any:
         if source not in self.sources:
@@ -336,13 +361,20 @@ class _Door:
             raise NotFound(f"{source} sends no webhooks; push its report rows to /v1/reports/{source}")
         return one  # type: ignore[no-any-return]
 
-    async def delivery(self, request: Request, source: str, workspace: str) -> Delivery:
-        """The request, read whole; Refused 413, 408 or 415 before it costs more than its limits."""
+    async def delivery(self, request: Request, source: str, workspace: str, place: Place | None) -> Delivery:
+        """The request, read whole; Refused 413, 408 or 415 before it costs more than its limits. Without a place, one is taken while the body comes."""
         if request.headers.get("content-encoding", "identity").lower() != "identity":
             raise Refused("send the body uncompressed", reason="unsupported_media_type", status=415)
         declared = request.headers.get("content-length", "")
-        if declared.isdigit() and len(declared) < 20 and int(declared) > self.max_body_bytes:
+        size = int(declared) if declared.isdigit() and len(declared) < 20 else -1
+        if size > self.max_body_bytes:
             raise self._too_large()
+        with ExitStack() as until_read:
+            body = await self._body(request, size, place or (lambda: until_read.enter_context(self.room.enter(NOBODY))))
+        headers = tuple([(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in request.headers.raw])
+        return Delivery(source, workspace, body, headers, self.intake.clock.now(), request.method, self.address(request))
+
+    async def _body(self, request: Request, size: int, place: Place | Callable[[], Place]) -> bytes:
         body = bytearray()
         try:
             async with asyncio.timeout(self.patience):
@@ -350,12 +382,16 @@ class _Door:
                     body += chunk
                     if len(body) > self.max_body_bytes:
                         raise self._too_large()
+                    if isinstance(place, Place):
+                        place.hold(len(chunk))
+                    elif len(body) != size:
+                        place = place()
+                        place.hold(len(body))
         except TimeoutError:
             raise Refused(f"the body did not arrive within {self.patience:g} s", reason="slow_body", status=408) from None
         except ClientDisconnect:
             raise Refused("the sender went away", reason="malformed", status=400) from None
-        headers = tuple([(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in request.headers.raw])
-        return Delivery(source, workspace, bytes(body), headers, self.intake.clock.now(), request.method, self.address(request))
+        return bytes(body)
 
     def address(self, request: Request) -> str:
         """The request's address as its sender knows it; the usual ones are put together once."""
@@ -401,7 +437,7 @@ class _Door:
         if len(delivery.body) <= SMALL:
             items = list(self._items(delivery, route))
         else:
-            items = await asyncio.to_thread(lambda: list(self._items(delivery, route)))
+            items = await asyncio.get_running_loop().run_in_executor(self._careful, lambda: list(self._items(delivery, route)))
         if keep:
             return await self.intake.accept(delivery, items, route)
         refused = tuple(i for i in items if isinstance(i, Rejection))
@@ -410,10 +446,21 @@ class _Door:
 
     def rows(self, delivery: Delivery, route: str) -> Rows | None:
         """What a usual delivery says, or None where it must be read with care."""
-        source = self.known(delivery.source)
+        found = self.read_together((delivery,), route)
+        return found[0] if found is not None else None
+
+    def read_together(self, deliveries: Sequence[Delivery], route: str) -> Read | None:
+        """The same of several of one source and workspace, with how many events each has; None where any of them must be read with care or by itself."""
+        source = self.known(deliveries[0].source)
         if route == "reports":
-            return usual.report(delivery, source.name) if delivery.media_type == "application/json" else None
-        return source.rows(delivery) if delivery.source in self._columnar else None
+            is_json = all(d.media_type == "application/json" for d in deliveries)
+            return usual.reports(deliveries, source.name) if is_json else None
+        if source.name in self._together:
+            return source.rows_of(deliveries)  # type: ignore[no-any-return]
+        if len(deliveries) > 1 or source.name not in self.columnar:
+            return None
+        rows = source.rows(deliveries[0])
+        return (rows, [len(rows)]) if rows is not None else None
 
     def _items(self, delivery: Delivery, route: str) -> Iterable[Item]:
         source = self.known(delivery.source)
@@ -428,7 +475,7 @@ def answer(receipt: Receipt, refuse_all: bool) -> Response:
     if not receipt.rejections:
         return Response(ACCEPTED % receipt.accepted, 202, media_type="application/json")
     problems = [{"pointer": r.pointer, "reason": r.reason, "detail": r.detail} for r in receipt.rejections[:TOLD]]
-    body = {"accepted": receipt.accepted, "quarantined": len(receipt.rejections), "problems": problems}
+    body: dict[str, Any] = {"accepted": receipt.accepted, "quarantined": len(receipt.rejections), "problems": problems}
     if refuse_all and receipt.rejections and not receipt.accepted:
         first = receipt.rejections[0]
         return problem(422, first.reason, first.detail, pointer=first.pointer, **body)

@@ -11,31 +11,35 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, repeat
+from itertools import count
 from typing import Any
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
 
-from services.adapters.db.database import Database
+from services.adapters.db.database import Database, again
+from services.adapters.faultpoint import faultpoint
 from services.ingest.core.change import ChangeDetector, Known, watched
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Levels
 from services.ingest.core.source import Delivery, Item, Rejection
 from services.ingest.quarantine import Quarantine
 from services.ingest.tables import declared_levels, known_attributes, outcome_positions
-from services.kernel.columns import Rows, batches, cut, join
-from services.kernel.entity import level_of
-from services.kernel.errors import Unavailable
+from services.kernel.columns import Rows, batches, cut, join, reported
+from services.kernel.errors import Unavailable, Unreadable
 from services.kernel.event import Event
 from services.kernel.ports import Clock, Log
 from services.kernel.record import Change, EventBatch, Outcome, Record
 
+logger = structlog.get_logger("ingest")
 AppendEvents = Callable[[EventBatch], Awaitable[Any]]
 AppendRows = Callable[[str, Rows], Awaitable[Any]]
 AppendChanges = Callable[[Sequence[Change]], Awaitable[Any]]
 PATIENCE = 10.0  # seconds until a log that does not answer counts as down
+LONGEST = 5.0  # seconds between two attempts to follow a log or to note what it says
+FAR = 10_000  # records of others after which it is noted how far the log was read for outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +74,7 @@ class Intake:
         for item in items:
             events.append(item) if isinstance(item, Event) else rejections.append(item)
         events, twins = without_twins(events)
+        faultpoint("ingest.received")
         rejections += twins
         if any(e.snapshot for e in events):
             events, elsewhere = await self._at_their_level(delivery.workspace, events)
@@ -85,18 +90,21 @@ class Intake:
         except TimeoutError:
             raise Unavailable("the log did not answer in time; send it again", reason="log") from None
         self._count(delivery.source, len(events), rejections)
+        faultpoint("ingest.accepted")
         return Receipt(len(events), tuple(rejections))
 
     async def accept_rows(self, delivery: Delivery, rows: Rows) -> Receipt | None:
         """As `accept`, for events of which none is refused or watched. None, and nothing is done, where a level is another or not declared yet."""
         if rows.row_ids and not self._is_at_its_level(delivery.workspace, rows):
             return None
+        faultpoint("ingest.received")
         try:
             async with asyncio.timeout(self.patience):
                 await self.append_rows(delivery.workspace, rows)
         except TimeoutError:
             raise Unavailable("the log did not answer in time; send it again", reason="log") from None
         self._accepted(delivery.source).inc(len(rows))
+        faultpoint("ingest.accepted")
         return Receipt(len(rows), ())
 
     async def _append_joined(self, workspace: str, rows: Rows) -> None:
@@ -107,8 +115,7 @@ class Intake:
         levels = self.levels.get(workspace)
         if levels is None:
             return False
-        about = chain.from_iterable(map(repeat, zip(rows.sources, map(level_of, rows.paths), strict=True), rows.amounts_of))
-        return all(levels.declared.get((source, name)) == level for (source, level), name in set(zip(about, rows.measures, strict=True)))
+        return all(levels.declared.get((source, name)) == level for source, level, name in reported(rows))
 
     def _accepted(self, source: str) -> Any:
         """The counter of a source's accepted events; looking a label up costs more than counting."""
@@ -120,17 +127,24 @@ class Intake:
     async def _write(self, delivery: Delivery, route: str, events: list[Event], rejections: tuple[Rejection, ...], detector: ChangeDetector | None) -> None:
         changes = list(detector.see(events)) if detector else []
         await asyncio.gather(*(self.append(record) for record in batches(delivery.workspace, events)))
+        faultpoint("ingest.appended")
         if changes:
             await self.append_changes(changes)
+            faultpoint("ingest.changed")
             for change in changes:
                 self._changes.labels(change.what).inc()
         news = detector.take_news() if detector else {}
         if rejections or news:
-            async with self.database.writing() as tx:
-                await self.quarantine.put(tx, delivery, route, rejections)
-                for row in _rows(delivery.workspace, news):
-                    await tx.execute(self._newer(row))
+            await self._keep(delivery, route, rejections, news)
 
+    @again
+    async def _keep(self, delivery: Delivery, route: str, rejections: Sequence[Rejection], news: Mapping[tuple[str, str], Known]) -> None:
+        async with self.database.writing() as tx:
+            await self.quarantine.put(tx, delivery, route, rejections)
+            for row in _rows(delivery.workspace, news):
+                await tx.execute(self._newer(row))
+
+    @again
     async def ours(self, outcome: Outcome, at: int) -> None:
         """A verified outcome of ours, stamped `at`: what platforms report of it from now on is no change by hand."""
         detector = ChangeDetector(outcome.workspace)
@@ -143,19 +157,40 @@ class Intake:
                 await tx.execute(self._newer(row))
 
     async def watch(self, log: Log[Record], partition: int) -> None:
-        """Follows a partition of the events log for outcomes of ours, from where it was left, until cancelled."""
+        """Follows a partition of the events log for outcomes of ours, from where it was left, until cancelled; waits where the database or the log is away."""
+        for attempt in count():
+            try:
+                await self._watch(log, partition)
+                return
+            except Unavailable as error:
+                logger.warning("ingest waits", reason=error.reason, why=str(error))
+                await asyncio.sleep(min(0.2 * 2 ** min(attempt, 10), LONGEST))
+
+    async def _watch(self, log: Log[Record], partition: int) -> None:
         position = select(outcome_positions.c.offset).where(outcome_positions.c.partition == partition)
         async with self.database.reading() as connection:
             offset = await connection.scalar(position) or 0
+        try:
+            await self._note(log, partition, offset)
+        except Unreadable as lost:  # deleted before they were read: what they said of our own changes is lost, what comes is not
+            logger.error("outcomes lost", partition=partition, beyond=lost.beyond, why=str(lost))
+            await self._noted(partition, lost.beyond)
+            raise
+
+    async def _note(self, log: Log[Record], partition: int, offset: int) -> None:
         async for chunk in log.follow(partition, offset):
             outcomes = [(s.record, s.stamp) for s in chunk if isinstance(s.record, Outcome)]
             for outcome, stamp in outcomes:
                 await self.ours(outcome, stamp)
-            if outcomes:
-                row = {"partition": partition, "offset": chunk[-1].offset + 1}
-                async with self.database.writing() as tx:
-                    put = self._dialect.insert(outcome_positions).values(row)
-                    await tx.execute(put.on_conflict_do_update(index_elements=["partition"], set_={"offset": row["offset"]}))
+            if outcomes or chunk[-1].offset - offset >= FAR:
+                faultpoint("ingest.noted")
+                offset = chunk[-1].offset + 1
+                await self._noted(partition, offset)
+
+    async def _noted(self, partition: int, offset: int) -> None:
+        async with self.database.writing() as tx:
+            put = self._dialect.insert(outcome_positions).values({"partition": partition, "offset": offset})
+            await tx.execute(put.on_conflict_do_update(index_elements=["partition"], set_={"offset": offset}))
 
     def _newer(self, row: Mapping[str, Any]) -> Any:
         put = self._dialect.insert(known_attributes).values(row)
@@ -187,11 +222,12 @@ class Intake:
                 refused.append(Rejection(error.reason, f"{event.path}: {error}", error.pointer))
         return kept, refused
 
+    @again
     async def _declare(self, workspace: str, events: list[Event]) -> Levels:
         """The levels with what these events declare; of two processes that declare differently at once the first committed holds for both."""
         c = declared_levels.c
         everything = select(c.source, c.measure, c.level).where(c.workspace == workspace)
-        async with self.database.writing() as tx:
+        async with self.database.writing(f"levels of {workspace}") as tx:
             levels = Levels({(source, name): level for source, name, level in await tx.execute(everything)})
             for event in events:
                 try:
@@ -202,6 +238,7 @@ class Intake:
                 row = {"workspace": workspace, "source": source, "measure": name, "level": level}
                 await tx.execute(self._dialect.insert(declared_levels).values(row).on_conflict_do_nothing())
             self.levels[workspace] = Levels({(source, name): level for source, name, level in await tx.execute(everything)})
+        faultpoint("ingest.declared")
         return self.levels[workspace]
 
     def _count(self, source: str, accepted: int, rejections: Sequence[Rejection]) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.adapters.db.database import Database
+from services.adapters.db.database import Database, again
 from services.ingest.core.source import Delivery, Rejection
 from services.ingest.tables import quarantine, quarantined_deliveries
 from services.kernel.errors import NotFound
@@ -91,6 +91,7 @@ class Quarantine:
         async with self.database.reading() as connection:
             return [Quarantined(*row) for row in await connection.execute(q)]
 
+    @again
     async def settle(self, row_ids: Sequence[str], at: int, by: str) -> None:
         """These were driven again and are in the log."""
         async with self.database.writing() as tx:

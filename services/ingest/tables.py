@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Index, Integer, LargeBinary, String, Table, Text
 
-from services.adapters.db.metadata import Micros, Serial, metadata
+from services.adapters.db.metadata import Micros, Serial, Words, metadata
 
 quarantined_deliveries = Table(  # the bytes as received, once, however many of its parts are in quarantine
     "quarantined_deliveries",
@@ -34,7 +34,7 @@ quarantine = Table(
     Column("received_at", Micros, nullable=False),
     Column("state", String(16), nullable=False),  # waiting | redriven
     Column("redriven_at", Micros),
-    Column("redriven_by", String(256), nullable=False),
+    Column("redriven_by", Words(256), nullable=False),
     Index(None, "workspace", "state", "position"),  # the list, newest first
     Index(None, "delivery_id"),  # what else came with it
 )

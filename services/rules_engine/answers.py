@@ -14,9 +14,9 @@ from services.kernel.errors import Conflict, NotFound
 from services.kernel.ports import Log
 from services.kernel.record import Record
 from services.rules_engine.core.inspection import inspect
-from services.rules_engine.core.judgement import View
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.truth import Judge
+from services.rules_engine.core.view import View
 from services.rules_engine.core.workspace import Workspace
 from services.rules_engine.replay import replay, state_at
 from services.rules_engine.store import RuleStore
@@ -90,7 +90,7 @@ class Answers:
 
     async def _last_fired(self, workspace: str, rule: str, path: str, at: int | None) -> str | None:
         """The last decision of the rule on the object, if it fired and nothing was decided since."""
-        end = len(self.worker.place)
+        end = next(reversed(self.worker.place.values()), -1) + 1
         while end > 0:
             start = max(0, end - PAGE)
             for stamped in reversed(await self.worker.decisions.read(self.worker.number, start, end - start)):
@@ -134,6 +134,21 @@ class Answers:
             "rules": [{"rule": r, "mode": m, "version": x.version, "alive": len(x.lives)} for (r, m), x in sorted(known.rules.items())] if known else [],
             "in_flight": len(known.flights) if known else 0,
         }
+
+
+def standing(w: Worker) -> dict[str, Any]:
+    """Where a partition stands, for those who run the installation."""
+    return {
+        "partition": w.number,
+        "state": "stopped" if w.stopped else "followed" if w.restored else "restoring",
+        "why": w.stopped,
+        "offset": w.partition.offset,
+        "engine_time": w.partition.now,
+        "delay_seconds": max(0.0, (w.clock.now() - w.partition.now) / MICRO) if w.partition.now else None,
+        "checkpoint": w.saved,
+        "checkpoint_time": w.saved_time,
+        "workspaces": len(w.partition.workspaces),
+    }
 
 
 def shown(rule: str, told: Told) -> dict[str, Any]:

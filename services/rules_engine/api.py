@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
 
+from services.adapters.faultpoint import faultpoint
 from services.adapters.http.auth import require
 from services.kernel.entity import LEVELS
-from services.kernel.errors import Conflict, NotFound, RejectedInput
+from services.kernel.errors import Conflict, Forbidden, NotFound, RejectedInput
 from services.kernel.ports import Clock, Log
 from services.kernel.principal import Principal
 from services.kernel.record import Activation, Record, Target
@@ -54,13 +56,16 @@ class Skipped(BaseModel):
     reason: str = Field(min_length=1, max_length=500, description="why, for everyone who reads it later")
 
 
-def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock) -> APIRouter:
-    """/v1/rules..., /v1/targets, /v1/explain, /v1/series, /v1/decisions/{id}/replay, /v1/engine, /v1/partition/skip."""
+def router(store: RuleStore, of: Callable[[str], Answers], events: Log[Record], clock: Clock) -> APIRouter:
+    """/v1/rules..., /v1/targets, /v1/explain, /v1/series, /v1/decisions/{id}/replay, /v1/engine, /v1/partition/skip.
+
+    `of` gives what answers for a workspace, or raises Unavailable while there is nothing that could.
+    """
     api = APIRouter(prefix="/v1", tags=["rules"])
 
     def in_step(who: Principal, interval: int) -> None:
         """Raises Conflict where the workspace's boundaries are further or closer apart: how far is settled by its first activation."""
-        known = answers.worker.partition.workspaces.get(who.workspace)
+        known = of(who.workspace).worker.partition.workspaces.get(who.workspace)
         if known is not None and known.interval not in (0, interval):
             apart = known.interval // 1000
             told = f"boundaries here are {apart} ms apart since the first activation, not {interval // 1000} ms"
@@ -72,7 +77,8 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
             in_step(who, Program.from_json(version.program).interval)
         record = Activation(who.workspace, version.rule, version.version, state, version.program if state != "retired" else "", who.name)
         [(_, offset)] = await events.append([(who.workspace, record)])
-        await answers.worker.caught_up(offset + 1)
+        faultpoint("rules.activated")
+        await of(who.workspace).worker.caught_up(offset + 1)
         return summary(await store.find(who.workspace, version.rule, version.version))
 
     @api.post("/rules/validate", operation_id="validate_rules", summary="Checks a pack and changes nothing")
@@ -91,22 +97,24 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
         in_step(who, pack.account.interval)
         targets = [target for t in pack.targets if (target := placed(t, pack, who))]
         versions = await store.draft(who.workspace, [r.program for r in pack.rules], who.name, clock.now())
+        faultpoint("rules.drafted")
         if targets:
             await set_down(targets)
+            faultpoint("rules.targeted")
         applied = [summary(v) if v.state == body.state else await switch(who, v, body.state) for v in versions]
         return {"rules": applied, "targets": len(targets)}
 
     async def set_down(targets: list[Target]) -> None:
         """The targets are on the log, and the engine has read them."""
         places = await events.append([(t.workspace, t) for t in targets])
-        await answers.worker.caught_up(places[-1][1] + 1)
+        await of(targets[0].workspace).worker.caught_up(places[-1][1] + 1)
 
     def placed(t: PackTarget, pack: Pack, who: Principal) -> Target:
         """A target's selector as a path; what fits nothing or several things is refused by name."""
         if not t.selector:
             return Target(who.workspace, t.name, "", t.amount, t.unit, owner=who.name)
         level, _, name = t.selector.partition(":")
-        known = answers.worker.partition.workspaces.get(who.workspace)
+        known = of(who.workspace).worker.partition.workspaces.get(who.workspace)
         path = resolve(known, name, LEVELS.index(level)) if known else None
         if path is None:
             raise NotFound(f"target {t.name} of {t.selector!r} ({pack.filename}:{t.place.line}): no {level} of this name is known yet; ingest it first")
@@ -148,7 +156,7 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
 
     @api.get("/targets", operation_id="list_targets", summary="Targets as the engine holds them")
     async def targets(who: Viewer) -> dict[str, Any]:
-        known = answers.worker.partition.workspaces.get(who.workspace)
+        known = of(who.workspace).worker.partition.workspaces.get(who.workspace)
         held = [t for by_path in known.targets.values() for many in by_path.values() for t in many] if known else []
         fields = ("name", "path", "amount", "unit", "valid_from", "valid_until", "owner")
         return {"targets": [{f: getattr(t, f) for f in fields} for t in held]}
@@ -165,27 +173,45 @@ def router(store: RuleStore, answers: Answers, events: Log[Record], clock: Clock
     @api.get("/explain", operation_id="explain", summary="A decision, or why there was none, in words")
     async def explain(who: Viewer, name: str = "", rule: str = "", decision: str = "", at: str = "") -> dict[str, Any]:
         if decision:
-            return await answers.explain_decision(who.workspace, decision)
+            return await of(who.workspace).explain_decision(who.workspace, decision)
         if not name:
             raise RejectedInput("give `decision`, or `name`: an object's name, platform id or path", reason="empty")
-        return await answers.explain_name(who.workspace, name, rule, instant(at) if at else None)
+        return await of(who.workspace).explain_name(who.workspace, name, rule, instant(at) if at else None)
 
     @api.get("/series", operation_id="get_series", summary="The metric behind a decision, against its threshold")
     async def series(who: Viewer, decision: Annotated[str, Query(min_length=6)]) -> dict[str, Any]:
-        return await answers.series(who.workspace, decision)
+        return await of(who.workspace).series(who.workspace, decision)
 
     @api.get("/decisions/{decision_id}/replay", operation_id="replay_decision", summary="Recomputes a decision from the log and compares it bit for bit")
     async def replayed(decision_id: str, who: Viewer) -> dict[str, Any]:
-        return await answers.replay(who.workspace, decision_id)
+        return await of(who.workspace).replay(who.workspace, decision_id)
 
     @api.get("/engine", operation_id="get_engine", summary="Where the engine stands")
     async def engine(who: Viewer) -> dict[str, Any]:
-        return answers.status(who.workspace)
+        return of(who.workspace).status(who.workspace)
 
     @api.post("/partition/skip", operation_id="skip_record", summary="Passes over the record at which the partition stopped, now and in every replay")
     async def skip(body: Skipped, who: Admin) -> dict[str, Any]:
-        await answers.worker.skip(body.offset, body.reason, who.name)
-        return answers.status(who.workspace)
+        worker = of(who.workspace).worker
+        poisoned = await worker.events.read(worker.number, body.offset, 1) if worker.poisoned == body.offset else ()
+        if any(getattr(s.record, "workspace", "") not in ("", who.workspace) for s in poisoned):
+            raise Forbidden("the record at which the partition stopped is of another workspace: an admin of that one may pass over it")
+        await worker.skip(body.offset, body.reason, who.name)
+        return of(who.workspace).status(who.workspace)
+
+    return api
+
+
+PARTITIONS = "/v1/partitions"  # not of a workspace: any process tells of all of them
+
+
+def partitions(tell: Callable[[Request, bool], Awaitable[list[dict[str, Any]]]]) -> APIRouter:
+    """GET /v1/partitions; `tell` says where they stand, only those of its own process where it is asked so."""
+    api = APIRouter(tags=["rules"])
+
+    @api.get(PARTITIONS, operation_id="list_partitions", summary="Where each partition of the log stands, and who follows it")
+    async def list_partitions(request: Request, who: Admin, own: bool = False) -> dict[str, Any]:
+        return {"partitions": await tell(request, own)}
 
     return api
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services import VERSION
+from services.adapters.disk import flush
+from services.adapters.faultpoint import faultpoint
 from services.kernel.record import EventBatch, Record, Stamped
 from services.rules_engine.core.state import STATE, Pieces
 
@@ -81,28 +84,41 @@ def mark(stamped: Stamped[Record] | None, skipped: frozenset[int] = frozenset())
     return hashlib.blake2b(f"{stamped.offset} {stamped.stamp} ".encode() + ids, digest_size=16).hexdigest()
 
 
-class Checkpoints:
-    """The checkpoints of one data folder. The newest `last` of a partition stay, and the newest of each of the last `days` days (by the log's clock)."""
+LONG_DEAD = 86_400.0  # seconds
 
-    def __init__(self, folder: Path, last: int = 3, days: int = 7) -> None:
+
+class Checkpoints:
+    """The checkpoints of one data folder. The newest `last` of a partition stay, and the newest of each of the last `days` days (by the log's clock).
+
+    Where several processes share the folder each has an `owner` of its own, so that none finishes or removes what another has begun: two may write the
+    checkpoint of one partition at one time, where one of them was believed dead.
+    """
+
+    def __init__(self, folder: Path, last: int = 3, days: int = 7, owner: str = "") -> None:
         self.folder, self.last, self.days = folder, last, days
+        self.begun = f".{owner}.begun" if owner else ".begun"
 
     def write(self, header: Header, plain: Mapping[str, Any], pieces: Pieces) -> Path:
         """The checkpoint is on the disk, and what it makes superfluous is gone. Raises OSError, and then nothing is there that was not before."""
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / f"{header.partition}-{header.offset:020d}.checkpoint"
-        begun = final.with_suffix(".begun")
+        begun = final.with_suffix(self.begun)
         try:
             with begun.open("wb") as file:
-                _write(file, header, plain, pieces)
+                faultpoint("checkpoint.begun")
+                pack(file, header, plain, pieces)
+                faultpoint("checkpoint.written")
                 file.flush()
                 os.fsync(file.fileno())
+            faultpoint("checkpoint.flushed")
             begun.replace(final)
+            faultpoint("checkpoint.renamed")
         except OSError:
             with contextlib.suppress(OSError):
                 begun.unlink()
             raise
         flush(self.folder)
+        faultpoint("checkpoint.kept")
         self._tidy(header.partition)
         return final
 
@@ -113,11 +129,14 @@ class Checkpoints:
             name = NAME.fullmatch(path.name)
             if name is None or partition not in (None, int(name[1])):
                 continue
-            size = path.stat().st_size
+            size = 0
             try:
+                size = path.stat().st_size
                 with path.open("rb") as file:
-                    header, _ = _head(file, hashlib.sha256(), size)
+                    header, _ = head(file, hashlib.sha256(), size)
                 found.append(Kept(path, int(name[1]), int(name[2]), size, header))
+            except FileNotFoundError:
+                continue  # another process has just made it superfluous
             except (OSError, Unusable) as error:
                 found.append(Kept(path, int(name[1]), int(name[2]), size, None, str(error)))
         return sorted(found, key=lambda k: (k.partition, -k.offset))
@@ -129,6 +148,15 @@ class Checkpoints:
                 yield read(kept.path)
             except (OSError, Unusable) as error:
                 yield Kept(kept.path, kept.partition, kept.offset, kept.size, None, str(error))
+
+    def floor(self, partition: int = 0) -> int:
+        """The first record that the log must still hold so that a start can go on from any checkpoint that is valid; 0 where none is. Reads them whole."""
+        usable = []
+        for kept in self.every(partition):
+            with contextlib.suppress(OSError, Unusable):
+                if (header := self.verify(kept)).state == STATE:
+                    usable.append(max(0, header.offset - 1))  # the last record that it folded is what it knows the log by
+        return min(usable, default=0)
 
     def _tidy(self, partition: int) -> None:
         kept = [k for k in self.every(partition) if k.header is not None]
@@ -143,16 +171,31 @@ class Checkpoints:
                 stay.add(k.path)
         for k in kept:
             if k.path not in stay:
-                k.path.unlink(missing_ok=True)
-        for begun in self.folder.glob(f"{partition}-*.begun"):  # left by a process that was killed meanwhile
-            begun.unlink(missing_ok=True)
+                self.remove(k)
+                faultpoint("checkpoint.tidied")
+        self.clear(partition, kept[0] if kept else None)
+
+    def verify(self, kept: Kept) -> Header:
+        """Its header, once all of it was read and its hash agrees. Raises Unusable, OSError, Unavailable."""
+        return verify(kept.path)
+
+    def remove(self, kept: Kept) -> None:
+        kept.path.unlink(missing_ok=True)
+
+    def clear(self, partition: int, newest: Kept | None) -> None:
+        """What a process that was killed meanwhile has begun is gone; of another only where it must be long dead."""
+        newest_file = newest.path.stat().st_mtime if newest else 0.0
+        for begun in self.folder.glob(f"{partition}-*.begun"):
+            with contextlib.suppress(FileNotFoundError):
+                if begun.match(f"{partition}-*{self.begun}") or begun.stat().st_mtime < newest_file - LONG_DEAD:
+                    begun.unlink()
 
 
 def read(path: Path) -> Checkpoint:
     """The whole of a checkpoint of this form. Its hash is checked before anything in it is believed. Raises Unusable, or OSError."""
     verify(path)
     with path.open("rb") as file:
-        header, columns = _head(file, hashlib.sha256(), path.stat().st_size)
+        header, columns = head(file, hashlib.sha256(), path.stat().st_size)
         if header.state != STATE:
             raise Unusable(f"it holds a state of form {header.state}; this build knows form {STATE}")
         arrays: Arrays = {}
@@ -168,7 +211,7 @@ def verify(path: Path) -> Header:
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         digest = hashlib.sha256()
-        header, _ = _head(file, digest, size)
+        header, _ = head(file, digest, size)
         rest = size - file.tell() - digest.digest_size
         while rest > 0:
             part = file.read(min(CHUNK, rest))
@@ -181,22 +224,14 @@ def verify(path: Path) -> Header:
     return header
 
 
-def flush(folder: Path) -> None:
-    """The folder's names are on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _write(file: IO[bytes], header: Header, plain: Mapping[str, Any], pieces: Pieces) -> None:
+def pack(file: IO[bytes], header: Header, plain: Mapping[str, Any], pieces: Pieces) -> None:
+    """The whole of a checkpoint is in the file."""
     text = np.frombuffer(json.dumps(plain, ensure_ascii=True, separators=(",", ":")).encode(), np.uint8)
     whole: Pieces = {"plain": [text]} | pieces
     columns = [[name, many[0].dtype.str, _shape(many)] for name, many in whole.items()]
-    head = json.dumps({"header": asdict(header), "columns": columns}).encode()
+    begin = json.dumps({"header": asdict(header), "columns": columns}).encode()
     digest = hashlib.sha256()
-    for part in (MAGIC, len(head).to_bytes(8, "little"), head):
+    for part in (MAGIC, len(begin).to_bytes(8, "little"), begin):
         digest.update(part)
         file.write(part)
     for many in whole.values():
@@ -211,20 +246,21 @@ def _shape(many: Sequence[NDArray[Any]]) -> list[int]:
     return [sum(len(a) for a in many), *many[0].shape[1:]]
 
 
-def _head(file: IO[bytes], digest: Any, size: int) -> tuple[Header, list[tuple[str, str, list[int]]]]:
+def head(file: IO[bytes], digest: Any, size: int) -> tuple[Header, list[tuple[str, str, list[int]]]]:
+    """What a checkpoint of that many bytes is of, and its columns. Raises Unusable."""
     begin = file.read(len(MAGIC) + 8)
     if begin[: len(MAGIC)] != MAGIC or len(begin) < len(MAGIC) + 8:
         raise Unusable("it is no checkpoint of this format")
     length = int.from_bytes(begin[len(MAGIC) :], "little")
     if length > min(LARGEST_HEADER, size):
         raise Unusable("its header is damaged")
-    head = file.read(length)
-    digest.update(begin + head)
+    text = file.read(length)
+    digest.update(begin + text)
     try:
-        said = json.loads(head)
+        said = json.loads(text)
         header = Header(**said["header"])
         columns = [(str(name), str(kind), [int(n) for n in shape]) for name, kind, shape in said["columns"]]
-        held = sum(np.dtype(kind).itemsize * int(np.prod(shape)) for _, kind, shape in columns)
+        held = sum(np.dtype(kind).itemsize * math.prod(shape) for _, kind, shape in columns)
     except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise Unusable("its header is damaged") from error
     if held + len(begin) + length + digest.digest_size != size:

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 
 from sqlalchemy import func, insert, select, update
 
-from services.adapters.db.database import Database
+from services.adapters.db.database import Database, again
+from services.adapters.faultpoint import faultpoint
 from services.kernel.errors import Conflict, NotFound
 from services.kernel.record import Activation
 from services.rules_engine.core.program import Program
@@ -28,14 +29,20 @@ class Version:
 COLUMNS = [rule_versions.c[name] for name in ("rule", "number", "version", "state", "by", "created_at", "program")]
 
 
+def _turn(workspace: str) -> str:
+    """Versions are numbered, and activations followed, one after the other."""
+    return f"rules of {workspace}"
+
+
 class RuleStore:
     def __init__(self, database: Database) -> None:
         self.database = database
 
+    @again
     async def draft(self, workspace: str, programs: Sequence[Program], by: str, now: int) -> list[Version]:
         """Each program is a version of its rule; one that is already there keeps its number and state."""
         made = []
-        async with self.database.writing() as connection:
+        async with self.database.writing(_turn(workspace)) as connection:
             for program in programs:
                 mine = (rule_versions.c.workspace == workspace) & (rule_versions.c.rule == program.rule)
                 known = (await connection.execute(select(*COLUMNS).where(mine, rule_versions.c.version == program.version))).one_or_none()
@@ -86,10 +93,11 @@ class RuleStore:
             last = await connection.scalar(query)
         return -1 if last is None else int(last)
 
+    @again
     async def follow(self, activation: Activation, partition: int, offset: int, stamp: int) -> None:
         """The table says what the log says; a record seen before changes nothing."""
         w, rule, version = activation.workspace, activation.rule_id, activation.version
-        async with self.database.writing() as connection:
+        async with self.database.writing(_turn(w)) as connection:
             seen = select(rule_events.c.id).where(rule_events.c.partition == partition, rule_events.c.offset == offset)
             if (await connection.execute(seen)).one_or_none() is not None:
                 return
@@ -99,3 +107,4 @@ class RuleStore:
             if activation.state != "retired":
                 await connection.execute(mine.where(rule_versions.c.state == activation.state).values(state="retired"))
             await connection.execute(mine.where(rule_versions.c.version == version).values(state=activation.state))
+            faultpoint("rules.followed")

@@ -17,9 +17,9 @@ from services.kernel.decision import Decision, Reading, Verdict
 from services.rules_engine.core.claims import Claim, Strength
 from services.rules_engine.core.evidence import crossing
 from services.rules_engine.core.inspection import Inspection
-from services.rules_engine.core.judgement import View
 from services.rules_engine.core.program import AttributeRef, Measure, Metric, TargetRef
 from services.rules_engine.core.truth import Judge, comparisons
+from services.rules_engine.core.view import View
 from services.rules_engine.core.workspace import Workspace
 from services.rules_engine.short import reading, refusal
 from services.rules_engine.words import DAY, HOUR, MILLION, ago, counted, length, listed, money, number, percent, ratio, round_money, round_percent

@@ -17,16 +17,18 @@ import numpy as np
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.adapters.faultpoint import faultpoint
 from services.kernel.decision import Decision
-from services.kernel.errors import Bug, Conflict, Misconfigured, Unavailable
+from services.kernel.errors import Bug, Conflict, Misconfigured, Unavailable, Unreadable
 from services.kernel.ports import Clock, Log
-from services.kernel.record import Activation, Outcome, Poisoned, Ready, Record, Skip, Stamped, Tick
+from services.kernel.record import Activation, EventBatch, Outcome, Poisoned, Ready, Record, Skip, Stamped, Tick
 from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Kept, mark
 from services.rules_engine.core import state
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.lifecycle import TERMINAL
 from services.rules_engine.core.partition import Partition
+from services.rules_engine.replay import oldest as oldest_record
 from services.rules_engine.told import Ending
 
 SKEW = 60_000_000  # a record stamped further ahead of our own clock stops the partition before it is fed
@@ -50,6 +52,13 @@ class Metrics:
         self.stopped = Gauge("trimtab_partition_stopped", "1 when the partition stopped and wants a person", ["partition"], registry=registry)
         self.checkpoints = Counter("trimtab_checkpoints_total", "Checkpoints written, failed, or passed over at a start", ["outcome"], registry=registry)
         self.saved = Gauge("trimtab_checkpoint_offset", "The next record that the newest checkpoint has not folded", ["partition"], registry=registry)
+
+
+    def forget(self, partition: int) -> None:
+        """It is another process's now, which tells of it."""
+        for gauge in (self.time, self.delay, self.stopped, self.saved):
+            with suppress(KeyError):
+                gauge.remove(str(partition))
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +90,11 @@ class Worker:
         partition: int = 0,
         checkpoints: Checkpoints | None = None,
         often: Often | None = None,
+        patience: float = PATIENCE,
+        stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`patience` is how many seconds pass between looks at the clock when nothing is due; `stopwatch` (seconds) only chooses how much is fed at once."""
+        self.patience, self.stopwatch = patience, stopwatch
         self.events, self.decisions, self.clock, self.guards, self.metrics = events, decisions, clock, guards, metrics
         self.number, self.checkpoints, self.often = partition, checkpoints, often or Often()
         self.on_activation: Callable[[Activation, int, int], Awaitable[None]] | None = None  # (record, offset, stamp), in the order of the log
@@ -90,6 +103,7 @@ class Worker:
         self._task: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._saving: asyncio.Task[None] | None = None
+        self._is_over = False  # it was told to end, and begins nothing any more
         self._empty()
 
     def _empty(self) -> None:
@@ -102,10 +116,11 @@ class Worker:
         self.stopped = ""  # why a person is wanted
         self.poisoned: int | None = None  # the offset of the record that it stopped at
         self.restored = False
+        self._is_gone = False  # nobody follows the partition here any more
         self.done = 0  # every decision that records before this offset brought about is durable
+        self.saved, self.saved_time = 0, 0  # the next record that the newest checkpoint has not folded, and that one's engine time
         self._unsaved, self._saved_at = 0, 0.0  # records since the last checkpoint, and when that was
         self._stride = 50
-        self.metrics.stopped.labels(str(self.number)).set(0)
 
     async def start(self) -> None:
         """Restores the state, then follows the log until `stop`. At a poisoned record it stands, stopped, and says so."""
@@ -114,12 +129,18 @@ class Worker:
         except Poisonous as poison:
             await self._halt_at(poison)
             return
+        if self._is_over:  # while it was being restored
+            return
         self._saved_at = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._follow(), name=f"rules-{self.number}")
         self._ticker = asyncio.create_task(self._tick(), name=f"ticks-{self.number}")
 
     async def stop(self) -> None:
-        """Ends, and leaves a checkpoint behind, so that the next start is short."""
+        """Ends for good, and leaves a checkpoint behind, so that the next start is short. Whoever waits here is told to ask again."""
+        self._is_over = True
+        await self._cease()
+
+    async def _cease(self) -> None:
         for task in (self._ticker, self._task):
             if task is not None:
                 task.cancel()
@@ -127,15 +148,20 @@ class Worker:
                     await task
         if self._saving is not None:
             await self._saving
+        async with self._advanced:
+            self._is_gone = True
+            self._advanced.notify_all()
         if self.restored and self._unsaved:
             await self._save()
 
     async def caught_up(self, offset: int) -> None:
-        """Returns once every record before `offset` has been fed and its decisions are durable."""
+        """Returns once every record before `offset` has been fed and its decisions are durable. Raises Unavailable where that is not to be waited for here."""
         async with self._advanced:
-            await self._advanced.wait_for(lambda: self.done >= offset or self.stopped)
+            await self._advanced.wait_for(lambda: self.done >= offset or self.stopped or self._is_gone)
         if self.stopped:
             raise Unavailable(self.stopped, reason="partition_stopped")
+        if self.done < offset:
+            raise Unavailable("the partition is being taken over by another process; ask again", reason="restoring")
 
     async def skip(self, offset: int, reason: str, by: str) -> None:
         """The log says durably that this record is passed over, now and in every replay, and the partition goes on. Only where it stopped at it."""
@@ -143,11 +169,15 @@ class Worker:
             if self.poisoned != offset:
                 stands = "is not stopped at a record" if self.poisoned is None else f"stopped at record {self.poisoned}, not at {offset}"
                 raise Conflict(f"the partition {stands}: only the record that it cannot fold may be skipped", reason="not_poisoned")
-            await self.events.append([("", Skip(offset, reason, by))])
+            await self.events.append([("", Skip(offset, reason, by))], self.number)
             log.warning("record skipped", partition=self.number, offset=offset, reason=reason, by=by)
-            await self.stop()
+            await self._cease()
             self._empty()
-            await self.start()
+            try:
+                await self.start()
+            except Exception as error:  # the skip is on the log; that nothing runs now must not look like a start under way
+                await self._halt(f"{type(error).__name__}: {error}")
+                raise
         async with self._advanced:
             self._advanced.notify_all()
 
@@ -162,25 +192,38 @@ class Worker:
         if self.said:
             raise Bug(f"the decisions log holds {self.said[-1]}, which this build does not derive: two builds disagree", reason="decisions_differ")
         self.restored = True
+        self.metrics.stopped.labels(str(self.number)).set(0)  # not before: one that cannot be restored has not gone on
+        faultpoint("engine.restored")
         await self._declare_ready()
         log.info("restored", partition=self.number, offset=self.partition.offset, replayed=self._unsaved)
 
     async def _begin(self) -> int:
         """The state is that of the newest checkpoint that can be gone on from, or empty where the log has its beginning; returns the log's first offset."""
-        first = await self.events.read(self.number, 0, 1)
-        oldest = first[0].offset if first else 0
-        found = await self._usable(first[0] if first else None)
+        first, why = await oldest_record(self.events, self.number)
+        oldest = first.offset if first else 0
+        if why:
+            log.warning("log cannot be read from its beginning", partition=self.number, why=why)
+        found = await self._usable(first)
         if found is not None:
             await self._take(*found)
-        elif oldest > 0:
-            raise Misconfigured(
-                f"the log begins at record {oldest}, and no valid checkpoint covers what came before it: restore the whole log, or a checkpoint, from a backup"
-            )
+        elif oldest > 0 or why:
+            what = f"the log begins at record {oldest}" if not why else f"the log can be read from record {oldest} on only ({why})" if first else why
+            raise Misconfigured(f"{what}, and no valid checkpoint covers what came before it: restore the whole log, or a checkpoint, from a backup")
         done = len(self.place)
-        while before := await self.decisions.read(self.number, len(self.place), BATCH):
-            self.place |= {s.record.id: s.offset for s in before}
+        for decision_id, offset in (await self._on_the_log()).items():
+            self.place.setdefault(decision_id, offset)
         self.said = list(self.place)[done:][::-1]
         return oldest
+
+    async def _on_the_log(self) -> dict[str, int]:
+        """Where the decisions stand first that may not be known yet. One that a worker believed dead has repeated stands there more than once."""
+        there: dict[str, int] = {}
+        at = len(self.place)  # with repetitions this lies before the first unknown one, never after it
+        while page := await self.decisions.read(self.number, at, BATCH):
+            for stamped in page:
+                there.setdefault(stamped.record.id, stamped.offset)
+            at = page[-1].offset + 1
+        return there
 
     async def _usable(self, first: Stamped[Record] | None) -> tuple[Checkpoint, Partition] | None:
         """The newest checkpoint that can be gone on from, and its state."""
@@ -216,7 +259,7 @@ class Worker:
                     f"the log ends before record {header.offset - 1}, which a checkpoint has folded: records are missing; restore the log from a backup, "
                     "or, where the loss is known and accepted, move the folder of checkpoints and decisions.db away"
                 )
-            if mark(last[0], skipped) != header.last or (oldest == 0 and mark(first, skipped) != header.first):
+            if mark(last[0], skipped) != header.last or (header.first and oldest == 0 and mark(first, skipped) != header.first):
                 raise Misconfigured(
                     f"the log is not the one that the checkpoint at record {header.offset} was taken of: it was recreated or replaced; restore the log that "
                     "belongs to this folder, or begin in another one with TRIMTAB_DATA"
@@ -228,12 +271,17 @@ class Worker:
     async def _take(self, found: Checkpoint, partition: Partition) -> None:
         said, arrays, self.partition, self.done = found.plain, found.arrays, partition, partition.offset
         ids = arrays.pop("said").tobytes().hex()
-        self.place = {ids[i : i + 2 * ID]: i // (2 * ID) for i in range(0, len(ids), 2 * ID)}
+        offsets = arrays.pop("said_at").tolist() if "said_at" in arrays else range(len(ids) // (2 * ID))
+        self.place = {ids[2 * ID * i : 2 * ID * (i + 1)]: offset for i, offset in enumerate(offsets)}
         words, known = said["ending_words"], list(self.place)
         self.endings = {known[n]: Ending(words[status], at, words[why], words[by]) for n, status, at, why, by in arrays.pop("endings").tolist()}
         self.activations = said["activations"]
         self.metrics.saved.labels(str(self.number)).set(found.header.offset)
+        self.saved, self.saved_time = found.header.offset, found.header.engine_time
         log.info("checkpoint loaded", partition=self.number, offset=found.header.offset)
+        faultpoint("engine.loaded")
+        if self.on_activation is None:
+            return
         followed = await self.followed() if self.followed is not None else -1
         for offset in [o for o in self.activations if o > followed]:  # the database is older than the checkpoint
             for stamped in await self.events.read(self.number, offset, 1):
@@ -262,7 +310,10 @@ class Worker:
         """The state as if the wider demand had always been there: a rule activated today reads the days that the log holds."""
         wider = Partition(self.guards, demand, self.partition.skipped)
         while wider.offset < until:
-            page = await self.events.read(self.number, wider.offset, min(BATCH, until - wider.offset))
+            try:
+                page = await self.events.read(self.number, wider.offset, min(BATCH, until - wider.offset))
+            except Unreadable as damaged:
+                raise Poisonous(until, f"it reads what was not kept, and {damaged}") from damaged
             if page[0].offset > wider.offset:
                 raise Poisonous(until, f"it reads what was not kept, and the log that would say it begins at record {page[0].offset}")
             for at in range(0, len(page), self._stride):
@@ -271,6 +322,7 @@ class Worker:
         if wider.offset == 0:
             wider.offset = until
         self.partition = wider
+        faultpoint("engine.rebuilt")
 
     # -- following ---------------------------------------------------------------------------------------------------
 
@@ -303,15 +355,20 @@ class Worker:
     async def _feed(self, page: Sequence[Stamped[Record]]) -> None:
         """Every record of the page is folded and its decisions are durable. Fed at once are as many as one can go on without anyone's noticing."""
         self._compare_clocks(max(s.stamp for s in page))
+        faultpoint("engine.fetched")
         at = 0
         while at < len(page):
             if (demand := self._lacks(page[at])) is not None:
                 await self._rebuild(demand, page[at].offset)
             end = next((i for i in range(at + 1, len(page)) if i - at >= self._stride or self._is_particular(page[i])), len(page))
             fed, at = page[at:end], end
-            await self._say(await self._step(fed))
+            decided = await self._step(fed)
+            if decided:
+                faultpoint("engine.stepped")
+            await self._say(decided)
             for stamped in fed:
-                await self._note(stamped)
+                if not isinstance(stamped.record, EventBatch):
+                    await self._note(stamped)
             self.done, self._unsaved = fed[-1].offset + 1, self._unsaved + len(fed)
             if at < len(page):
                 await asyncio.sleep(0)
@@ -340,12 +397,12 @@ class Worker:
             raise Poisonous(stamped.offset, f"{type(error).__name__}: {error}") from error
 
     async def _step(self, fed: Sequence[Stamped[Record]]) -> list[Decision]:
-        begun = time.perf_counter()
+        begun = self.stopwatch()
         try:
             decided = self.partition.step(fed)
         except Exception as error:
             raise await self._culprit(fed, error) from error
-        took = time.perf_counter() - begun
+        took = self.stopwatch() - begun
         self.metrics.step.observe(took)
         if took > LONG:
             self._stride = max(1, self._stride // 2)
@@ -369,8 +426,8 @@ class Worker:
 
     async def _before(self, until: int) -> Partition:
         """The state before a record, made again; it may be narrower than what was kept."""
-        first = await self.events.read(self.number, 0, 1)
-        found = await self._usable(first[0] if first else None)
+        first, _ = await oldest_record(self.events, self.number)
+        found = await self._usable(first)
         before = found[1] if found is not None and found[1].offset <= until else Partition(self.guards, self.partition.demand)
         before.skipped = self.partition.skipped
         while before.offset < until:
@@ -395,6 +452,7 @@ class Worker:
     async def _tell(self, activation: Activation, stamped: Stamped[Record]) -> None:
         if (tell := self.on_activation) is not None:
             await self._patiently(lambda _: tell(activation, stamped.offset, stamped.stamp))
+            faultpoint("engine.told")
 
     # -- checkpoints -------------------------------------------------------------------------------------------------
 
@@ -411,11 +469,14 @@ class Worker:
         plain, pieces = state.dump(self.partition)
         offset, decided, engine_time = self.partition.offset, len(self.place), self.partition.now
         pieces |= self._bookkeeping(plain)
+        faultpoint("checkpoint.dumped")
         self._unsaved, self._saved_at = 0, asyncio.get_running_loop().time()
         try:
-            first, last = [next(iter(await self.events.read(self.number, at, 1)), None) for at in (0, max(0, offset - 1))]
-            marks = [mark(s, frozenset(plain["skipped"])) for s in (first, last)]
-            header = Header(self.number, offset, decided, engine_time, marks[0], marks[1] if offset else "", self.clock.now())
+            skipped = frozenset(plain["skipped"])
+            first, _ = await oldest_record(self.events, self.number)
+            beginning = mark(first, skipped) if first is not None and first.offset == 0 else ""
+            last = mark((await self.events.read(self.number, offset - 1, 1))[0], skipped) if offset else ""
+            header = Header(self.number, offset, decided, engine_time, beginning, last, self.clock.now())
             await asyncio.to_thread(self.checkpoints.write, header, plain, pieces)
         except (OSError, Unavailable) as error:
             self.metrics.checkpoints.labels("failed").inc()
@@ -423,19 +484,22 @@ class Worker:
             return
         self.metrics.checkpoints.labels("written").inc()
         self.metrics.saved.labels(str(self.number)).set(offset)
+        self.saved, self.saved_time = offset, engine_time
         log.info("checkpoint written", partition=self.number, offset=offset)
 
     def _bookkeeping(self, plain: dict[str, Any]) -> state.Pieces:
         """What else a start would have to read both logs for from their beginnings: every decision's id, and how those that ended did."""
         words: dict[str, int] = {}
+        numbers = {decision_id: number for number, decision_id in enumerate(self.place)}
         rows = []
         for decision_id, ending in self.endings.items():
-            if (number := self.place.get(decision_id)) is not None:
+            if (number := numbers.get(decision_id)) is not None:
                 status, why, by = (words.setdefault(w, len(words)) for w in (ending.status, ending.reason, ending.by))
                 rows.append((number, status, ending.at, why, by))
         plain["ending_words"], plain["activations"] = list(words), list(self.activations)
         ids = np.frombuffer(bytes.fromhex("".join(self.place)), np.uint8).reshape(-1, ID)
-        return {"said": [ids], "endings": [np.array(rows, np.int64).reshape(-1, 5)]}
+        offsets = np.array(list(self.place.values()), np.int64)
+        return {"said": [ids], "said_at": [offsets], "endings": [np.array(rows, np.int64).reshape(-1, 5)]}
 
     # -- deciding ----------------------------------------------------------------------------------------------------
 
@@ -455,6 +519,7 @@ class Worker:
         if not fresh:
             return
         await self._patiently(lambda attempt: self._append(fresh, attempt))
+        faultpoint("engine.said")
         for d in fresh:
             self.metrics.decisions.labels(d.rule_id, d.kind, d.mode).inc()
             for guard in d.refusals:
@@ -463,14 +528,11 @@ class Worker:
 
     async def _append(self, fresh: list[Decision], attempt: int) -> None:
         """They are on the decisions log once, also where an append that failed had got through."""
-        there = await self.decisions.read(self.number, len(self.place), len(fresh)) if attempt else ()
-        if not there:
-            places = await self.decisions.append([(d.workspace, d) for d in fresh])
-        elif [s.record.id for s in there] == [d.id for d in fresh]:
-            places = [(self.number, s.offset) for s in there]
-        else:
-            raise Bug(f"the decisions log holds {there[0].record.id}, which this process did not write", reason="decisions_differ")
-        self.place |= {d.id: offset for d, (_, offset) in zip(fresh, places, strict=True)}
+        there = await self._on_the_log() if attempt else {}
+        missing = [d for d in fresh if d.id not in there]
+        places = await self.decisions.append([(d.workspace, d) for d in missing]) if missing else ()
+        there |= {d.id: offset for d, (_, offset) in zip(missing, places, strict=True)}
+        self.place |= {d.id: there[d.id] for d in fresh}
 
     async def _patiently(self, work: Callable[[int], Awaitable[None]]) -> None:
         """The work, given the number of the attempt from 0, is done: a full disk must not stop the partition for good."""
@@ -491,6 +553,7 @@ class Worker:
         if new:
             self.declared |= {(a.workspace, a.version) for a in new}
             await self._patiently(lambda _: self._put([(a.workspace, Ready(a.workspace, a.version)) for a in new]))
+            faultpoint("engine.readied")
 
     async def _put(self, records: list[tuple[str, Record]]) -> None:
         await self.events.append(records)
@@ -500,11 +563,14 @@ class Worker:
         while not self.stopped:
             due, now = self.partition.due(), self.clock.now()
             if due is None or not self.partition.now < due <= now:
-                await asyncio.sleep(PATIENCE if due is None else min(max((due - now) / 1e6, 0.002), PATIENCE))
+                await asyncio.sleep(self.patience if due is None else min(max((due - now) / 1e6, 0.002), self.patience))
                 continue
             try:
-                [(_, offset)] = await self.events.append([("", Tick())])
+                [(_, offset)] = await self.events.append([("", Tick())], self.number)
+                faultpoint("engine.ticked")
                 await self.caught_up(offset + 1)
+                if self.partition.now < due:  # the log's clock is behind ours: it gets there by itself, and more ticks would only fill the log
+                    await asyncio.sleep(min(max((due - self.partition.now) / 1e6, 0.002), self.patience))
             except Unavailable as error:  # a full disk must not end time for good
                 log.warning("tick waits", partition=self.number, reason=error.reason)
                 await asyncio.sleep(PATIENCE)

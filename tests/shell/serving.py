@@ -10,6 +10,8 @@ from typing import Any
 import httpx2
 import uvicorn
 
+from services.adapters.http.front import Front
+
 
 class Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
@@ -22,8 +24,9 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off"))
+async def serving(app: Any, front: Front | None = None) -> AsyncIterator[httpx2.AsyncClient]:
+    http = front.protocol if front is not None else "httptools"
+    server = Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, lifespan="off", http=http))
     task = asyncio.create_task(server._serve())
     try:
         async with asyncio.timeout(20):

@@ -1,6 +1,6 @@
 """A process that ends at any named point leaves a database from which the next one finishes: nothing doubled, nothing lost."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,32 +12,22 @@ from services.actions.ledger.chain import Verified
 from services.actions.store import decision as stored
 from services.actions.tables import intents
 from services.actions.worker import Rules
-from tests.shell.acting import AD, EUR, MINUTE, OTHER, Crash, World, a_decision, a_refusal, a_shift, world
+from tests.shell.acting import AD, EUR, MINUTE, OTHER, POINTS, SECOND, Crash, Ends, World, a_decision, a_refusal, a_shift, world
+from tests.shell.ending import faultpoint
 
-POINTS = ["taken", "took", "claimed", "intended", "sent", "recorded", "concluded", "appended"]
+# not on the way of a pause that nobody is asked about
+ELSEWHERE = ("actions.asked", "actions.parked", "actions.released", "actions.expiring", "actions.taken_over", "people.")
+ON_THE_WAY = [p for p in POINTS if not p.startswith(ELSEWHERE)]
 
 
 @pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as made:
+async def w(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with world(tmp_path, url=database_url) as made:
         yield made
 
 
-def crash_at(point: str, hit: int = 1) -> Callable[[str], None]:
-    """Ends the process the `hit`-th time it comes to the point."""
-    hits = 0
-
-    def reach(name: str) -> None:
-        nonlocal hits
-        hits += name == point
-        if name == point and hits == hit:
-            raise Crash(point)
-
-    return reach
-
-
 async def crash(w: World, point: str, hit: int = 1) -> None:
-    w.start(crash_at(point, hit))
+    w.start(Ends(point, hit))
     with pytest.raises(Crash):
         for _ in range(20):
             await w.service.step()
@@ -54,30 +44,30 @@ async def status(w: World, decision_id: str) -> tuple[str, str]:
     return row.status, row.reason
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", ON_THE_WAY)
 async def test_a_pause_is_neither_lost_nor_doubled(w: World, point: str) -> None:
     d = a_decision()
     await w.decide(a_refusal(7), d)
     await crash(w, point)
     await w.settle()
-    if point == "intended":  # nothing was sent, and nobody can know that: it is read, not repeated
+    if point == "actions.intended":  # nothing was sent, and nobody can know that: it is read, not repeated
         assert (await status(w, d.id), w.platform.journal) == (("failed", "not_applied"), [])
     else:
         assert (await status(w, d.id), w.platform.journal) == (("verified", ""), [(AD, "status", "paused")])
     told = {(o.decision_id, o.status) for o in w.outcomes()}
     assert told == {(d.id, (await status(w, d.id))[0])}
-    assert len(w.outcomes()) == (2 if point == "appended" else 1)  # at least once, and only there twice
+    assert len(w.outcomes()) == (2 if point == "actions.appended" else 1)  # at least once, and only there twice
     assert len(w.platform.keys) == len(set(w.platform.keys))
 
 
 @pytest.mark.parametrize("hit", [1, 2, 3])
-@pytest.mark.parametrize("point", ["intended", "sent", "recorded"])
+@pytest.mark.parametrize("point", ["actions.intended", "actions.sent", "actions.recorded"])
 @pytest.mark.parametrize("second", ["ok", "refused", "lost_after", "lost_before"])
 async def test_a_shift_ends_with_the_sum_it_began_with(w: World, point: str, hit: int, second: str) -> None:
     w.platform.moods.extend(["ok", second])
     d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
     await w.decide(d)
-    w.start(crash_at(point, hit))
+    w.start(Ends(point, hit))
     try:
         await w.settle()
     except Crash:
@@ -127,10 +117,23 @@ async def test_a_worker_that_lost_its_lease_writes_nothing_more(w: World) -> Non
     assert await status(w, d.id) == ("verified", "")
 
 
+async def test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_nothing(w: World) -> None:
+    """Meanwhile another may have read that nothing was sent, and ended the decision as failed."""
+    d = a_decision()
+    await w.decide(d)
+    faultpoint.arm("actions.intended", 1, lambda: w.wall.move(50 * SECOND))
+    try:
+        await w.service.step()
+    finally:
+        faultpoint.disarm()
+    await w.settle()
+    assert (w.platform.keys, await status(w, d.id)) == ([], ("failed", "not_applied"))
+
+
 async def test_a_running_decision_of_another_living_worker_is_left_to_it(w: World) -> None:
     d = a_decision()
     await w.decide(d)
-    w.start(crash_at("claimed"))
+    w.start(Ends("actions.claimed"))
     with pytest.raises(Crash):
         await w.service.step()
     other = w.start(rules=replace(w.rules, owner="other"))
@@ -142,10 +145,23 @@ async def test_a_running_decision_of_another_living_worker_is_left_to_it(w: Worl
     assert (await status(w, d.id), len(w.platform.keys)) == (("verified", ""), 1)
 
 
+@pytest.mark.parametrize("point", ["actions.claimed", "actions.observed", "actions.noted", "actions.recorded", "actions.ending"])
+async def test_what_the_last_process_of_this_name_had_under_way_waits_for_no_lease(w: World, point: str) -> None:
+    d = a_decision()
+    await w.decide(d)
+    w.start(Ends(point))
+    with pytest.raises(Crash):
+        await w.service.step()
+    w.start()
+    await w.service.execution.take_over()
+    await w.service.step()
+    assert (await status(w, d.id), w.platform.journal) == (("verified", ""), [(AD, "status", "paused")])
+
+
 async def test_a_stale_token_is_fenced_off(w: World) -> None:
     d = a_decision()
     await w.decide(d)
-    w.start(crash_at("claimed"))
+    w.start(Ends("actions.claimed"))
     with pytest.raises(Crash):
         await w.service.step()
     w.start()

@@ -1,5 +1,6 @@
 """Keys, one-time links, sessions and roles, over real HTTP."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from services.adapters.http.auth import COOKIE, KNOWN_FOR, LINK_VALID_FOR, SESSI
 from services.kernel.errors import Misconfigured, Unauthorized, Unavailable
 from services.kernel.principal import Principal
 from tests.shell.acting import ByHand
+from tests.shell.ending import ending
 from tests.shell.serving import serving
 
 SECRET = bytes(range(32))
@@ -110,6 +112,21 @@ async def test_a_key_that_another_process_revoked_opens_nothing_after_a_second(s
     assert (await s.client.get("/viewer", headers=bearer(key))).status_code == 401
 
 
+async def test_a_key_in_use_is_asked_about_again_before_it_is_forgotten(s: SimpleNamespace) -> None:
+    key = await s.auth.issue_key("ci", "viewer", "acme")
+    assert (await s.client.get("/viewer", headers=bearer(key))).status_code == 200
+    for _ in range(4):
+        s.clock.move(KNOWN_FOR * 3 // 4)
+        assert s.auth.known(f"Bearer {key}") is not None
+        await asyncio.gather(*s.auth._asking.values())
+    assert await Auth(s.auth.database, bytes(32), s.clock).revoke_key(key.split(".")[0], "acme")
+    s.clock.move(KNOWN_FOR * 3 // 4)
+    s.auth.known(f"Bearer {key}")
+    await asyncio.gather(*s.auth._asking.values(), return_exceptions=True)
+    s.clock.move(KNOWN_FOR // 4)
+    assert s.auth.known(f"Bearer {key}") is None
+
+
 async def test_a_key_is_revoked_only_within_its_workspace(s: SimpleNamespace) -> None:
     key = await s.auth.issue_key("ci", "viewer", "acme")
     assert not await s.auth.revoke_key(key.split(".")[0], "other")
@@ -148,8 +165,8 @@ async def test_a_session_ends_by_logout_and_by_time(s: SimpleNamespace) -> None:
 async def test_a_forged_cookie_opens_nothing(s: SimpleNamespace) -> None:
     await s.client.get(await s.auth.login_link("jana", "admin", "acme"))
     cookie = s.client.cookies[COOKIE]
-    session = cookie.rsplit(".", 1)[0]
-    forged = [session, cookie[:-1] + ("A" if cookie[-1] != "A" else "B"), Signer(b"other secret", salt="trimtab-session").sign(session).decode(), "x", "."]
+    session, mac = cookie.rsplit(".", 1)
+    forged = [session, f"{session}.{'A' if mac[0] != 'A' else 'B'}{mac[1:]}", Signer(b"other secret", salt="trimtab-session").sign(session).decode(), "x", "."]
     s.client.cookies.clear()
     assert [(await s.client.get("/viewer", headers={"Cookie": f"{COOKIE}={c}"})).status_code for c in forged] == [401] * len(forged)
 
@@ -196,6 +213,14 @@ def test_the_secret_is_made_once_and_is_its_owners_alone(tmp_path: Path) -> None
     (tmp_path / "data" / "secret").write_text("")
     with pytest.raises(Misconfigured):
         load_secret(tmp_path / "data")
+
+
+@pytest.mark.parametrize("point", ["private.begun", "private.written"])
+def test_a_process_that_ends_while_it_makes_the_secret_leaves_none(tmp_path: Path, point: str) -> None:
+    with ending(point):
+        load_secret(tmp_path / "data")
+    assert load_secret(tmp_path / "data") == load_secret(tmp_path / "data")
+    assert (tmp_path / "data" / "secret").stat().st_mode & 0o077 == 0
 
 
 async def test_an_error_tells_nothing_it_should_not(s: SimpleNamespace) -> None:

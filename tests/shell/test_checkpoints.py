@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import sqlite3
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from services.adapters.log.sqlite import SqliteLog
 from services.kernel.decision import Decision
 from services.kernel.errors import Conflict, Misconfigured, Unavailable
 from services.kernel.ports import Log
-from services.kernel.record import Activation, Record, Skip, Stamped
+from services.kernel.record import Activation, Ready, Record, Skip, Stamped
 from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Kept, Unusable, read, verify
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
@@ -28,6 +30,7 @@ from services.rules_engine.replay import replay
 from services.rules_engine.worker import Metrics, Often, Worker
 from tests.core.test_determinism import history
 from tests.core.world import DAY, GUARDS, HOUR, MINUTE, START, World, batch, ctr_below, pause_rule
+from tests.shell.ending import ending, faultpoint
 
 NEVER = Often(10**9, 10**9)
 WIDER = pause_rule(rule="wider", when=ctr_below(8000, 2 * DAY), panes=((2 * DAY, 5 * MINUTE),))
@@ -110,7 +113,7 @@ async def settled(house: House) -> House:
     await house.hold(weak("a", "b").records)
     await house.run()
     first, _ = await house.said()
-    await house.hold(World().at(3).outcome(first.id, "held").records)
+    await house.hold(World().at(3).outcome(first.id, "failed").records)
     await house.run()
     return house
 
@@ -146,7 +149,7 @@ async def test_a_start_folds_what_the_checkpoint_has_not_and_reads_the_logs_from
     assert [r for r in settled.events.reads if r[1] > 1 and r[0] < before] == []
     assert [d.path[-1] for d in await settled.said()] == ["a", "b", "c"]
     assert len(worker.place) == 3
-    assert [e.status for e in worker.endings.values()] == ["held"]
+    assert [e.status for e in worker.endings.values()] == ["failed"]
 
 
 async def test_a_start_with_nothing_new_writes_no_other_checkpoint(settled: House) -> None:
@@ -182,6 +185,68 @@ async def test_checkpoints_are_written_while_the_engine_works(house: House) -> N
     assert len(kept) == 3
     assert kept[0].header is not None
     assert (kept[0].header.offset, kept[0].header.decisions) == (len(house.events.kept[0]), 2)
+
+
+class Deaf(MemoryLog[Decision]):
+    """Is asked to take decisions, and never does."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(DECISIONS, clock)
+        self.asked = asyncio.Event()
+
+    async def append(self, records: Sequence[tuple[str, Decision]], partition: int | None = None) -> Sequence[tuple[int, int]]:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_no_checkpoint_claims_decisions_that_are_not_on_their_log(house: House) -> None:
+    deaf = Deaf(house.clock)
+    house.decisions = deaf
+    worker, records = house.worker(), weak("a", "b").records
+    await house.hold(records[:3])
+    await worker.start()
+    await house.hold(records[3:])
+    async with asyncio.timeout(20):
+        await deaf.asked.wait()
+    await worker.stop()
+    house.decisions = MemoryLog(DECISIONS, house.clock)
+    await house.run()
+    assert [d.path[-1] for d in await house.said()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("point", [p for p in faultpoint.POINTS if p.startswith("checkpoint.") and p not in ("checkpoint.dumped", "checkpoint.tidied")])
+async def test_a_process_that_ends_while_it_writes_a_checkpoint_leaves_a_whole_one_or_none(settled: House, point: str) -> None:
+    before = settled.files()
+    await settled.hold(World().at(4).report("c", 1000, 5, status="active").at(5).tick().records)
+    with ending(point):
+        await settled.run()
+    usable = [k for k in Checkpoints(settled.folder).valid(0) if isinstance(k, Checkpoint)]
+    assert len(usable) == len(settled.files()) == len(before) + (point in ("checkpoint.renamed", "checkpoint.kept"))
+    await settled.run()
+    assert [d.path[-1] for d in await settled.said()] == ["a", "b", "c"]
+    assert list(settled.folder.glob("*.begun")) == []
+
+
+@pytest.mark.parametrize("point", ["engine.loaded", "engine.fetched", "engine.restored"])
+async def test_a_restore_that_fails_is_not_gone_on_from(settled: House, point: str) -> None:
+    await settled.hold(World().at(4).report("c", 1000, 5, status="active").at(5).tick().records)
+    before = await settled.said()
+    faultpoint.arm_from({faultpoint.VARIABLE: f"{point}:1:RAISE"})
+    try:
+        with pytest.raises(faultpoint.Planted):
+            await settled.run()
+    finally:
+        faultpoint.disarm()
+    assert await settled.said() == before or point == "engine.restored"
+    await settled.run()
+    assert [d.path[-1] for d in await settled.said()] == ["a", "b", "c"]
+
+
+async def test_a_process_that_ends_before_it_says_that_a_rule_is_ready_leaves_it_to_the_next(house: House) -> None:
+    await house.hold(World().activate(pause_rule()).records[:1])
+    await house.run()
+    assert [s.record for s in await house.events.read(0, 0) if isinstance(s.record, Ready)] == [Ready("acme", pause_rule().version)]
 
 
 # -- what is passed over --------------------------------------------------------------------------------------------------
@@ -411,6 +476,28 @@ async def test_a_poisoned_record_stops_the_partition_until_it_is_skipped_and_sta
     assert with_checkpoint.partition.digest() == from_nothing.partition.digest()
     assert await house.said() == said
     assert (await replay(house.events, GUARDS, said[0])).identical
+
+
+async def test_a_start_that_fails_after_a_skip_says_so_and_does_not_look_like_one_under_way(house: House) -> None:
+    await house.hold(weak("a").records)
+    house.events.kept[0].append((house.clock.now(), b"\xff"))
+    worker = house.worker()
+    await worker.start()
+    worker.clock = ManualClock(START)  # set back meanwhile: the records are now stamped ahead of it
+    with pytest.raises(Unavailable, match="check both clocks"):
+        await worker.skip(worker.poisoned or 0, "a broken sender", "jana")
+    assert "check both clocks" in worker.stopped
+    assert house.registry.get_sample_value("trimtab_partition_stopped", {"partition": "0"}) == 1
+
+
+async def test_repeated_decisions_keep_their_places_and_ends_in_a_checkpoint(settled: House) -> None:
+    said = await settled.said()
+    await settled.decisions.append([("acme", d) for d in said])
+    await settled.hold(World().at(3).report("c", 1000, 5, status="active").at(4).tick().records)
+    first = await settled.run()
+    second = await settled.run()
+    assert second.place == first.place == {said[0].id: 0, said[1].id: 1, (await settled.said())[4].id: 4}
+    assert second.endings == first.endings and first.endings
 
 
 async def test_a_record_that_comes_and_is_poisoned_stops_a_running_partition(house: House) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -92,7 +93,8 @@ def test_a_key_opens_what_its_role_may_and_is_shown_once(w: World) -> None:
 
 def test_status_tells_where_everything_stands(w: World) -> None:
     told = {line.split()[0]: line for line in w.up.ok("status").lines}
-    assert set(told) == {"engine", "objects", "rule", "decisions", "escalations", "actions", "ledger"}
+    assert set(told) == {"engine", "objects", "rule", "decisions", "escalations", "actions", "ledger", "partition"}
+    assert told["partition"].startswith(f"partition 0  followed by {w.up.url}, record ")
     assert "running, record" in told["engine"]
     assert "accepted" in told["objects"]
     assert "pause-weak (active, " in told["rule"]
@@ -121,7 +123,7 @@ def test_a_key_that_opens_nothing_says_where_keys_come_from(w: World, tmp_path: 
 
 
 def test_wrong_settings_are_all_listed_at_once() -> None:
-    refused = run("up", port="seventy", action="hold", host="0.0.0.0", log_format="xml", webhook_secrets='{"sandbox": "canary-secret"}').refused()
+    refused = run("up", port="seventy", action="hold", host="all of them", log_format="xml", webhook_secrets='{"sandbox": "canary-secret"}').refused()
     for part in ("TRIMTAB_PORT", "TRIMTAB_ACTION is not a setting; did you mean TRIMTAB_ACTIONS?", "TRIMTAB_HOST", "TRIMTAB_LOG_FORMAT"):
         assert part in refused
     assert "TRIMTAB_WEBHOOK_SECRETS" in refused and "canary" not in refused
@@ -149,6 +151,20 @@ def test_a_port_in_use_is_refused_and_lets_the_folder_go(tmp_path: Path) -> None
     assert "Traceback" not in said.err
     with up(tmp_path / "data") as again:
         assert again.stop()[0] == 0
+
+
+def test_after_a_kill_the_command_line_sends_its_key_to_nobody(tmp_path: Path) -> None:
+    with up(tmp_path / "data") as trimtab:
+        address = urlsplit(trimtab.url)
+        trimtab.process.kill()
+        trimtab.process.wait(10)
+    with socket.create_server((str(address.hostname), address.port or 0)) as stranger:
+        assert run("status", data=str(tmp_path / "data")).refused() == (
+            f"no Trimtab runs on {tmp_path / 'data'}: start one with `trimtab up`, or set TRIMTAB_URL"
+        )
+        stranger.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            stranger.accept()
 
 
 def test_a_folder_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The database keeps what it promised, and its migrations lead exactly to what the code expects."""
 
 import asyncio
+import gc
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, insert, inspect, select, text, update
+from sqlalchemy import Connection, event, insert, inspect, select, text, update
 
 from services.actions.tables import kill_switches
 from services.adapters.db.database import Database, create_engine
@@ -30,33 +31,43 @@ async def database(tmp_path: Path) -> AsyncIterator[Database]:
     await made.close()
 
 
+@pytest.fixture
+async def either(database_url: str) -> AsyncIterator[Database]:
+    """An empty database of either kind."""
+    made = Database(database_url)
+    await migrate(made)
+    await migrate(made, "base")
+    yield made
+    await made.close()
+
+
 def difference(connection: Connection) -> list[object]:
     context = MigrationContext.configure(connection, opts={"compare_type": True, "target_metadata": metadata})
     return list(compare_metadata(context, metadata))
 
 
-async def test_the_migrations_lead_to_what_the_models_say(database: Database) -> None:
-    await migrate(database)
-    async with database.reading() as connection:
+async def test_the_migrations_lead_to_what_the_models_say(either: Database) -> None:
+    await migrate(either)
+    async with either.reading() as connection:
         assert await connection.run_sync(difference) == []
 
 
-async def test_up_down_and_up_again_leaves_nothing_behind(database: Database) -> None:
-    await migrate(database)
-    await migrate(database, "base")
-    async with database.reading() as connection:
+async def test_up_down_and_up_again_leaves_nothing_behind(either: Database) -> None:
+    await migrate(either)
+    await migrate(either, "base")
+    async with either.reading() as connection:
         assert await connection.run_sync(lambda c: inspect(c).get_table_names()) == ["alembic_version"]
-    await migrate(database)
-    async with database.reading() as connection:
+    await migrate(either)
+    async with either.reading() as connection:
         assert await connection.run_sync(difference) == []
 
 
-async def test_migrating_twice_changes_nothing(database: Database) -> None:
-    await migrate(database)
-    async with database.writing() as tx:
+async def test_migrating_twice_changes_nothing(either: Database) -> None:
+    await migrate(either)
+    async with either.writing() as tx:
         await tx.execute(insert(kill_switches).values(workspace="main", engaged=True, reason="r", by="b", at=1))
-    await migrate(database)
-    async with database.reading() as connection:
+    await migrate(either)
+    async with either.reading() as connection:
         assert (await connection.execute(select(kill_switches.c.reason))).scalar_one() == "r"
 
 
@@ -85,13 +96,13 @@ async def test_concurrent_writers_lose_no_update(database: Database, tmp_path: P
         assert (await connection.execute(select(kill_switches.c.at))).scalar_one() == 40
 
 
-async def test_a_failed_block_leaves_nothing(database: Database) -> None:
-    await migrate(database)
+async def test_a_failed_block_leaves_nothing(either: Database) -> None:
+    await migrate(either)
     with pytest.raises(RuntimeError):
-        async with database.writing() as tx:
+        async with either.writing() as tx:
             await tx.execute(insert(kill_switches).values(workspace="main", engaged=True, reason="", by="", at=0))
             raise RuntimeError("no")
-    async with database.reading() as connection:
+    async with either.reading() as connection:
         assert (await connection.execute(select(kill_switches))).all() == []
 
 
@@ -127,3 +138,35 @@ def test_an_address_that_cannot_keep_anything_is_refused(url: str) -> None:
 
 def test_postgresql_is_reached_through_its_asynchronous_driver() -> None:
     assert create_engine("postgresql://joe@localhost/trimtab").dialect.driver == "asyncpg"
+
+
+async def test_a_task_that_is_cancelled_while_it_reads_in_its_transaction_leaves_no_lock_behind(database: Database) -> None:
+    """Whoever collects garbage later must not decide when others may write."""
+    loop, tasks = asyncio.get_running_loop(), list[asyncio.Task[None]]()
+
+    def cancel() -> int:
+        """Called by SQLite for the first row, so before anybody awaits the second."""
+        loop.call_soon_threadsafe(tasks[0].cancel)
+        return 1
+
+    event.listen(database.engine.sync_engine, "connect", lambda connection, _: connection.create_function("cancelled", 0, cancel))
+    async with database.writing() as tx:
+        await tx.execute(text("CREATE TABLE t (a INTEGER)"))
+        await tx.execute(text("INSERT INTO t VALUES (1), (2), (3)"))
+
+    async def work() -> None:
+        async with database.writing() as tx:
+            await tx.execute(text("UPDATE t SET a = a + 10"))
+            await tx.execute(text("SELECT cancelled(), a FROM t"))
+
+    gc.disable()
+    try:
+        tasks.append(asyncio.create_task(work()))
+        with pytest.raises(asyncio.CancelledError) as ended:  # held on to, as a log line or a debugger would
+            await tasks[0]
+        async with asyncio.timeout(5), database.writing() as tx:
+            assert (await tx.execute(text("SELECT a FROM t"))).scalars().all() == [1, 2, 3]
+            await tx.execute(text("INSERT INTO t VALUES (4)"))
+        del ended
+    finally:
+        gc.enable()

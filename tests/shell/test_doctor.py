@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.adapters.log.codec import EVENTS
+from services.adapters.log.keeper import Keeper, Policy
 from services.doctor import FAIL, OK, WARN, Line, examine
 from services.kernel.record import Tick
 from services.rules_engine.checkpoint import Checkpoints
@@ -79,8 +80,8 @@ def test_a_folder_in_good_order_is_ok_on_every_line(data: Path) -> None:
     said = run("doctor", data=str(data))
     assert said.code == 0
     assert {line.split()[1] for line in said.lines} == {
-        "settings", "folder", "space", "lock", "secrets", "trimtab.db", "decisions.db", "events.db", "schema", "clock", "log", "decisions", "checkpoints",
-        "ledger",
+        "settings", "folder", "space", "lock", "secrets", "trimtab.db", "decisions.db", "events.db", "schema", "clock", "log", "archive", "decisions",
+        "checkpoints", "ledger",
     }  # fmt: skip
 
 
@@ -121,6 +122,59 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     ),
     "a log that was recreated": (lambda d: sql(d / "events.db", "UPDATE records SET stamp = stamp - 1"), FAIL, "checkpoints", "not taken of this log"),
 }  # fmt: skip
+
+
+def archived(data: Path, prune: bool = True) -> list[Path]:
+    """The log's segments, a record or two each, are in the archive, and but for the last alone there; returns their files."""
+    now = time.time_ns() // 1000 + HOUR
+    keeper = Keeper(data / "events.db", data / "archive", Policy(size=1, age=1, live=0))
+    steps = [*keeper.seal(now), *keeper.store(), *(keeper.prune(now, Checkpoints(data / "checkpoints").floor) if prune else ())]
+    assert not prune or any(s.what == "pruned" and not s.stays for s in steps)
+    return sorted((data / "archive").glob("*.segment"))
+
+
+ARCHIVED: dict[str, tuple[Callable[[Path], object], bool, str, str, str]] = {
+    "a byte of a segment turned": (lambda f: flip(f, 60), True, FAIL, "archive", "its hash does not agree; records"),
+    "a byte of a segment turned whose records live": (lambda f: flip(f, 60), False, WARN, "archive", "its hash does not agree"),
+    "a file that is gone in the middle": (lambda f: f.unlink(), True, FAIL, "archive", "its file is not there; records"),
+    "an entry altered": (
+        lambda f: sql(f.parents[1] / "events.db", "UPDATE segments SET newest = newest + 1 WHERE first = 2"), True, FAIL, "archive", "its entry was altered"
+    ),
+    "an entry gone": (lambda f: sql(f.parents[1] / "events.db", "DELETE FROM segments WHERE first = 2"), True, FAIL, "archive", "does not follow"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", list(ARCHIVED))
+def test_a_fault_planted_in_the_archive_is_named_with_what_to_do(data: Path, kind: str) -> None:
+    plant, prune, level, name, text = ARCHIVED[kind]
+    plant(archived(data, prune)[1])
+    lines = [line for line in examined(data) if line.level != OK]
+    assert [(x.level, x.name) for x in lines if x.name == "archive"] == [(level, name)]
+    [line] = [x for x in lines if x.name == "archive"]
+    assert text in line.text
+    assert line.mend
+    assert {x.name for x in lines} <= {"archive", "log"}  # what lies before a hole cannot be replayed from
+
+
+def test_how_far_back_decisions_can_be_replayed_is_said(data: Path) -> None:
+    files = archived(data)
+    assert faults(data) == []
+    [line] = [x.text for x in examined(data) if x.name == "log"]
+    assert "and in the archive 0 to" in line and line.endswith("all of it can be replayed")
+    assert [x.text for x in examined(data) if x.name == "archive"][0].startswith(f"{len(files)} segments")
+    files[0].unlink()
+    assert [(level, name) for level, name, _ in faults(data)] == [(WARN, "log"), (WARN, "archive")]
+    assert "and in the archive from 1 on: its beginning is gone" in faults(data)[0][2]
+    for kept in Checkpoints(data / "checkpoints").every(0):
+        kept.path.unlink()
+    assert (FAIL, "checkpoints") in [(level, name) for level, name, _ in faults(data)]
+
+
+def test_segments_that_wait_for_the_archive_are_named(data: Path) -> None:
+    list(Keeper(data / "events.db", data / "archive", Policy(size=1, age=1)).seal(time.time_ns() // 1000 + HOUR))
+    [(level, name, text)] = faults(data)
+    assert (level, name) == (WARN, "archive")
+    assert text.startswith("records 0 to")
 
 
 def newest(data: Path) -> Path:

@@ -19,18 +19,20 @@ from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
 from services.adapters.http import problem
 from services.adapters.http.auth import Auth
+from services.adapters.http.front import Bounds, Front
 from services.adapters.log.codec import EVENTS
 from services.adapters.log.sqlite import SqliteLog
 from services.adapters.log.writer import EventWriter
 from services.ingest.core.source import Delivery
 from services.ingest.http import all_sources, doors
-from services.ingest.intake import Intake
+from services.ingest.intake import FAR, Intake
 from services.kernel.errors import Unavailable
 from services.kernel.ids import event_id
-from services.kernel.record import Change, EventBatch, Outcome, Record
+from services.kernel.record import Change, EventBatch, Outcome, Record, Tick
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.facts import Facts
 from services.rules_engine.core.snapshots import SLOT, VALUE
+from tests.core.world import fold
 from tests.shell.acting import ByHand
 from tests.shell.serving import serving
 
@@ -52,9 +54,9 @@ def event(**changes: Any) -> dict[str, Any]:
 class World:
     """One ingest service with everything real behind it; `fails` names the next steps that will be unavailable."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, url: str = "") -> None:
         self.clock, self.wall, self.registry = ByHand(NOON), ByHand(NOON), CollectorRegistry()
-        self.database = Database(f"sqlite:///{folder / 'trimtab.db'}")
+        self.database = Database(url or f"sqlite:///{folder / 'trimtab.db'}")
         self.log: SqliteLog[Record] = SqliteLog(folder / "events.db", EVENTS, self.clock)
         self.writer = EventWriter(self.log, linger_ms=0)
         self.fails: set[str] = set()
@@ -63,6 +65,7 @@ class World:
 
     async def start(self, **options: Any) -> None:
         await migrate(self.database)
+        bounds = options.pop("bounds", None) or Bounds(body_seconds=options.get("patience", 35))
         auth = Auth(self.database, bytes(32), self.wall)
         for role in ("source", "viewer", "editor"):
             self.keys[role] = await auth.issue_key(role, role, "acme")
@@ -71,10 +74,10 @@ class World:
         self.intake = Intake(self.database, self.append, self.change, self.clock, self.registry, patience=options.pop("log_patience", 10))
         secrets = {"globex": {"web": [GLOBEX]}, "acme": {"web": [SECRET], "sandbox": [SECRET], "hubspot": ["client-secret"], "generic": [SECRET]}}
         options = {"public_url": "https://t.example"} | options
-        routes, front = doors(self.intake, auth.principal, secrets, self.wall, self.registry, known=auth.known, **options)
+        routes, self.short = doors(self.intake, auth.principal, secrets, self.wall, self.registry, known=auth.known, **options)
         self.app.include_router(routes)
-        self.front = front(self.app)
-        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.front), base_url="http://t.example")
+        self.front = Front(self.registry, bounds, self.short)
+        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app), base_url="http://t.example")
 
     async def append(self, batch: EventBatch) -> None:
         if "log" in self.fails:
@@ -130,8 +133,8 @@ class World:
 
 
 @pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
+async def w(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    world = World(tmp_path, database_url)
     await world.start()
     yield world
     await world.stop()
@@ -180,7 +183,7 @@ async def test_a_known_id_is_a_2xx_without_effect(w: World) -> None:
     facts = Facts(Demand(depths=(1,), measures=(("meta_ads", "clicks"), ("meta_ads", "impressions"))))
     for stamped in await w.log.read(0, 0):
         assert isinstance(stamped.record, EventBatch)
-        facts.fold([stamped.stamp], [stamped.record])
+        fold(facts, stamped.stamp, stamped.record)
     assert (facts.counts["accepted"], facts.counts["duplicate"], facts.counts["conflicting"]) == (1, 2, 1)
 
 
@@ -236,7 +239,7 @@ async def test_a_restated_row_counts_the_difference_and_an_older_one_nothing(w: 
         assert (await w.post("/v1/reports/meta_ads", body)).status_code == 202
     for stamped in await w.log.read(0, 0):
         assert isinstance(stamped.record, EventBatch)
-        facts.fold([stamped.stamp], [stamped.record])
+        fold(facts, stamped.stamp, stamped.record)
     clicks_slot = facts.slot["meta_ads", "clicks"]
     kept = facts.snapshots.kept[: len(facts.snapshots)]
     assert kept[kept[:, SLOT] == clicks_slot, VALUE].tolist() == [7_000_000]
@@ -400,7 +403,7 @@ async def test_a_quarantine_that_is_away_is_a_503_though_the_log_has_the_events(
 
 
 async def test_a_log_that_does_not_answer_is_a_503(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, f"sqlite:///{tmp_path / 'trimtab.db'}")
     await world.start(log_patience=0.05)
     world.fails = {"silence"}
     assert told(await world.post("/v1/events", event())) == (503, "log")
@@ -484,6 +487,23 @@ async def test_what_an_action_of_ours_set_is_no_change_when_the_platform_reports
     assert [c.after for c in await w.changes()] == ["active"]
 
 
+async def test_how_far_the_log_was_read_for_outcomes_is_noted_though_there_are_none(w: World) -> None:
+    """Else every start would read the whole log, archive included."""
+    await w.log.append([("", Tick())] * (FAR + 1500))
+    watching = asyncio.create_task(w.intake.watch(w.log, 0))
+    async with asyncio.timeout(20):
+        while not (noted := await _noted(w)):
+            pass
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    assert FAR <= noted[0] <= FAR + 1500
+
+
+async def _noted(w: World) -> list[int]:
+    async with w.database.reading() as connection:
+        return [row[0] for row in await connection.exec_driver_sql('SELECT "offset" FROM outcome_positions')]
+
+
 async def _known(w: World, value: str) -> bool:
     async with w.database.reading() as connection:
         return value in [row[0] for row in await connection.exec_driver_sql("SELECT value FROM known_attributes")]
@@ -512,7 +532,7 @@ async def test_what_happened_is_counted(w: World) -> None:
 
 
 async def test_a_body_past_the_limit_is_a_413_whether_announced_or_not(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, f"sqlite:///{tmp_path / 'trimtab.db'}")
     await world.start(max_body_bytes=10_000)
     headers = {"authorization": f"Bearer {world.keys['source']}", "content-type": "application/json"}
 
@@ -520,7 +540,7 @@ async def test_a_body_past_the_limit_is_a_413_whether_announced_or_not(tmp_path:
         for _ in range(40):
             yield b" " * 1000
 
-    async with serving(world.front) as http:
+    async with serving(world.app, world.front) as http:
         for content in (b" " * 10_001, endless()):
             answer = await http.post("/v1/events", content=content, headers=headers)
             assert told(answer) == (413, "too_large")
@@ -529,11 +549,11 @@ async def test_a_body_past_the_limit_is_a_413_whether_announced_or_not(tmp_path:
 
 
 async def test_a_sender_that_is_slow_is_a_408_and_one_that_goes_away_is_forgotten(tmp_path: Path) -> None:
-    world = World(tmp_path)
+    world = World(tmp_path, f"sqlite:///{tmp_path / 'trimtab.db'}")
     await world.start(patience=0.2)
     fields = ("host: t", f"authorization: Bearer {world.keys['source']}", "content-type: application/json", "content-length: 100")
     head = "\r\n".join(("POST /v1/events HTTP/1.1", *fields, "", ""))
-    async with serving(world.front) as http, asyncio.timeout(20):
+    async with serving(world.app, world.front) as http, asyncio.timeout(20):
         for goes_away in (True, False):
             reader, writer = await asyncio.open_connection("127.0.0.1", http.base_url.port)
             writer.write(head.encode() + b"{")

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from services.adapters.clock import ManualClock, SystemClock
+from services.adapters.http.serving import open_port
 from services.kernel.errors import Unavailable
 from tests.e2e.running import PACK, running
 from tests.shell.commanded import ROOT, Up, run, until, up, up_with_a_platform
@@ -239,3 +240,11 @@ def test_keys_and_login_links_are_in_no_log_and_kept_as_digests(canary: tuple[Up
             assert secret.encode() not in file.read_bytes()
     for name in ("cli.key", "secret"):
         assert (trimtab.data / name).stat().st_mode & 0o077 == 0
+
+
+def test_what_is_answered_is_sent_at_once() -> None:
+    """Else the second part of an answer waits for the sender's delayed acknowledgement, forty milliseconds a request."""
+    with open_port("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -24,8 +24,8 @@ PAIR = f"{AD}|{OTHER}"
 
 
 @pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as made:
+async def w(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with world(tmp_path, url=database_url) as made:
         yield made
 
 
@@ -328,10 +328,9 @@ async def test_queues_are_counted_while_they_wait(w: World) -> None:
     await w.service.step()
     w.clock.move(30 * 1_000_000)
     await w.service.tend()
-    counted = [w.count(f"trimtab_{name}") for name in ("actions_queued", "actions_queue_age_seconds", "platform_writes_in_doubt")]
-    assert counted == [1, 30, 1]
+    names = ("actions_queued", "actions_queue_age_seconds", "platform_writes_in_doubt", "platform_writes_in_doubt_age_seconds")
+    assert [w.count(f"trimtab_{name}") for name in names] == [1, 30, 1, 30]
     await w.settle()
-    counted = [w.count(f"trimtab_{name}") for name in ("actions_queued", "actions_queue_age_seconds", "platform_writes_in_doubt")]
-    assert counted == [0, 0, 0]
+    assert [w.count(f"trimtab_{name}") for name in names] == [0, 0, 0, 0]
     async with w.database.reading() as connection:
         assert {row.state for row in await connection.execute(select(intents))} == {"done"}

@@ -27,8 +27,8 @@ Act = Callable[[ActionsService, Principal, int], Coroutine[None, None, object]] 
 
 
 @pytest.fixture
-async def w(tmp_path: Path) -> AsyncIterator[World]:
-    async with world(tmp_path) as made:
+async def w(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with world(tmp_path, url=database_url) as made:
         yield made
 
 
@@ -36,7 +36,7 @@ def person(w: World, i: int, start: Barrier, acts: list[Act], answers: list[list
     """One of many, with connections and an event loop of their own, who does all acts, each at the same moment as everybody else."""
 
     async def live() -> None:
-        database = Database(f"sqlite:///{w.database.place}")
+        database = Database(w.url)
         service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), w.rules, w.wall)
         try:
             for n, act in enumerate(acts):

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from services.adapters.clock import ManualClock
-from services.adapters.log.codec import DECISIONS, EVENTS
+from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.memory import MemoryLog
 from services.kernel.decision import Decision
 from services.kernel.errors import Bug, Unavailable
-from services.kernel.record import Record
+from services.kernel.record import Record, Tick
 from services.rules_engine.worker import SKEW, Metrics, Worker
 from tests.core.world import DAY, GUARDS, HOUR, START, World, ctr_below, pause_rule
 
@@ -92,6 +93,50 @@ async def test_a_log_of_decisions_that_this_build_does_not_come_to_stops_it() ->
     await logs.decisions.append([("acme", replace(derived, boundary=derived.boundary + 1))])
     with pytest.raises(Bug, match="two builds disagree"):
         await logs.run()
+
+
+async def test_decisions_that_a_worker_believed_dead_repeats_are_known_by_their_ids() -> None:
+    """It stood still, its successor said the same, and then it went on: the log holds them twice, and every later start must come to an end."""
+    logs = await Logs().hold(weak("a", "b"))
+    await logs.run()
+    said = await logs.said()
+    await logs.decisions.append([("acme", d) for d in said])
+    await logs.hold(World().at(3).report("c", 1000, 5, status="active").at(4).tick())
+    await logs.run()
+    assert [d.id for d in await logs.said()][:4] == [d.id for d in said] * 2
+    worker = await logs.run()
+    assert list(worker.place.values()) == [0, 1, 4]
+    assert await worker.decision(list(worker.place)[2]) == (await logs.said())[4]
+
+
+async def test_time_that_the_log_lags_behind_is_waited_for_and_not_filled_with_ticks() -> None:
+    logs = await Logs().hold(World().activate(pause_rule(hold=HOUR)).at(1).report("a", 1000, 5, status="active"))
+    ahead = ManualClock(START + 10 * HOUR)
+    worker = Worker(logs.events, logs.decisions, ahead, GUARDS, Metrics(CollectorRegistry()))
+    await worker.start()
+    before = len(logs.events.kept[0])
+    await asyncio.sleep(0.5)
+    await worker.stop()
+    assert 0 < len(logs.events.kept[0]) - before < 8
+
+
+async def test_in_a_log_of_several_partitions_time_moves_in_its_own() -> None:
+    clock = ManualClock(START)
+    events, decisions = MemoryLog(EVENTS, clock, 2), MemoryLog(DECISIONS, clock, 2)
+    [own] = {0, 1} - {partition_of("", 2)}  # not the one that a record of no workspace goes to by itself
+    for stamped in World().activate(pause_rule(hold=HOUR)).at(1).report("a", 1000, 5, status="active").records:
+        clock.set(max(stamped.stamp, clock.now()))
+        await events.append([("acme", stamped.record)], own)
+    before = len(events.kept[own])
+    worker = Worker(events, decisions, clock, GUARDS, Metrics(CollectorRegistry()), own)
+    await worker.start()
+    clock.advance(2 * HOUR)
+    async with asyncio.timeout(10):
+        async for page in events.follow(own, before):
+            if any(isinstance(s.record, Tick) for s in page):
+                break
+    await worker.stop()
+    assert events.kept[1 - own] == []
 
 
 async def test_a_record_stamped_ahead_stops_the_partition_before_it_is_fed() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Awaitable, Callable
 from html import escape
@@ -21,8 +20,9 @@ from fastapi.responses import HTMLResponse, Response
 from itsdangerous import BadSignature, Signer
 from sqlalchemy import func, insert, select, update
 
-from services.adapters.db.database import Database
+from services.adapters.db.database import Database, again
 from services.adapters.http.tables import api_keys, login_links, sessions
+from services.adapters.private import keep
 from services.kernel.errors import Forbidden, Misconfigured, Unauthorized
 from services.kernel.ports import Clock
 from services.kernel.principal import ROLES, SOURCE, Principal
@@ -40,19 +40,19 @@ def load_secret(folder: Path) -> bytes:
     """The server's own secret, kept in the data folder, readable by its owner only; made on first use."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "secret"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        text = path.read_text().strip()
-        if len(text) < 64 or not set(text) <= set("0123456789abcdef"):
-            raise Misconfigured(f"{path} is not a secret of 32 bytes; without it no key and no session can be checked") from None
-        return bytes.fromhex(text)
-    with os.fdopen(handle, "w") as file:
-        made = secrets.token_bytes(32)
-        file.write(made.hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    return made
+    if not path.exists():
+        keep(path, secrets.token_bytes(32).hex() + "\n")
+    text = path.read_text().strip()
+    if len(text) < 64 or not set(text) <= set("0123456789abcdef"):
+        raise Misconfigured(f"{path} is not a secret of 32 bytes; without it no key and no session can be checked")
+    return bytes.fromhex(text)
+
+
+def given_secret(secret: str) -> bytes:
+    """That which all services of an installation are given alike."""
+    if not secret:
+        raise Misconfigured("no secret is given: TRIMTAB_SECRET_FILE, a file with 64 hexadecimal digits (openssl rand -hex 32), the same for all services")
+    return bytes.fromhex(secret)
 
 
 class Auth:
@@ -61,11 +61,22 @@ class Auth:
     def __init__(self, database: Database, secret: bytes, clock: Clock) -> None:
         self.database, self.clock = database, clock
         self._secret = secret
+        self.is_secure = False  # people come over TLS, which ends in front of us
         self._signer = Signer(secret, salt="trimtab-session", digest_method=hashlib.sha256)
         self._known: dict[str, tuple[Principal, int]] = {}  # credential -> (whose it is, until when that is believed)
         self._asking: dict[str, asyncio.Future[Principal]] = {}
         self._revocations = 0
 
+    def sign(self, text: str) -> str:
+        """The text, and that it is of a process with our secret."""
+        return f"{text}#{self._digest('process', text)}"
+
+    def signed_by_us(self, signed: str) -> str:
+        """The text that a process with our secret has signed; "" for any other."""
+        text, _, digest = signed.rpartition("#")
+        return text if hmac.compare_digest(digest.encode(), self._digest("process", text).encode()) else ""
+
+    @again
     async def issue_key(self, name: str, role: str, workspace: str) -> str:
         """A new key, `id.secret`; this is the only time it can be seen."""
         _require_known_role(role, keys=True)
@@ -75,6 +86,7 @@ class Auth:
             await tx.execute(insert(api_keys).values(row))
         return f"{key_id}.{secret}"
 
+    @again
     async def revoke_key(self, key_id: str, workspace: str) -> bool:
         """False where the workspace has no such key in use. Works at once in this process, and within `KNOWN_FOR` in any other."""
         in_use = (api_keys.c.id == key_id) & (api_keys.c.workspace == workspace) & api_keys.c.revoked_at.is_(None)
@@ -89,6 +101,7 @@ class Auth:
         async with self.database.reading() as connection:
             return bool(await connection.scalar(select(func.count()).select_from(api_keys).where(api_keys.c.workspace == workspace)))
 
+    @again
     async def login_link(self, name: str, role: str, workspace: str, base_url: str = "", valid_for: int = LINK_VALID_FOR) -> str:
         """An address that logs one person in, once, within `valid_for` microseconds."""
         _require_known_role(role, keys=False)
@@ -98,6 +111,7 @@ class Auth:
             await tx.execute(insert(login_links).values(row))
         return f"{base_url}/login/{token}"
 
+    @again
     async def login(self, token: str) -> str:
         """Uses the link up and returns the cookie of a new session. Raises Unauthorized for a link that is used, expired or unknown: nobody learns which."""
         now, session = self.clock.now(), secrets.token_urlsafe(32)
@@ -110,6 +124,7 @@ class Auth:
             await tx.execute(insert(sessions).values(**row, created_at=now, expires_at=now + SESSION_VALID_FOR))
         return self._signer.sign(session).decode()
 
+    @again
     async def logout(self, cookie: str) -> None:
         """The session opens nothing any more."""
         if (digest := self._session_digest(cookie)) is None:
@@ -131,9 +146,18 @@ class Auth:
         raise Unauthorized("a key or a login is needed")
 
     def known(self, authorization: str) -> Principal | None:
-        """Whose the header's key is, if it was found valid a moment ago; None says nothing, `principal` must ask."""
-        known, now = self._known.get(authorization.removeprefix("Bearer ")), self.clock.now()
-        return known[0] if known is not None and known[1] - KNOWN_FOR <= now < known[1] else None
+        """Whose the header's key is, if it was found valid a moment ago; None says nothing, `principal` must ask.
+
+        One in use is asked about again before that moment is over, so that a sender of many requests never waits for it.
+        """
+        credential = authorization.removeprefix("Bearer ")
+        known, now = self._known.get(credential), self.clock.now()
+        if known is None or not known[1] - KNOWN_FOR <= now < known[1]:
+            return None
+        if now >= known[1] - KNOWN_FOR // 2 and credential not in self._asking:
+            self._asking[credential] = again = asyncio.ensure_future(self._ask(credential, now))
+            again.add_done_callback(lambda asked: asked.cancelled() or asked.exception())  # who asks next is told
+        return known[0]
 
     async def _by_key(self, credential: str) -> Principal:
         """Whose key it is; one found to be valid is believed for a moment, so that a sender of many requests is looked up once a second."""
@@ -223,9 +247,8 @@ def login_router(auth: Auth) -> APIRouter:
         page = f'<!doctype html><meta charset="utf-8"><title>Trimtab</title><meta http-equiv="refresh" content="0;url={target}"><a href="{target}">Go on</a>'
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         answer = HTMLResponse(page, headers=headers)
-        answer.set_cookie(
-            COOKIE, cookie, max_age=SESSION_VALID_FOR // 1_000_000, httponly=True, samesite="strict", secure=request.url.scheme == "https", path="/"
-        )
+        secure = auth.is_secure or request.url.scheme == "https"
+        answer.set_cookie(COOKIE, cookie, max_age=SESSION_VALID_FOR // 1_000_000, httponly=True, samesite="strict", secure=secure, path="/")
         return answer
 
     @router.get("/v1/me", operation_id="get_me", summary="Who asks, and in which role")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Mapping
 from http import HTTPStatus
+from itertools import count
+from math import ceil
 from secrets import token_hex
 from typing import Any
 
@@ -27,7 +31,8 @@ SECRETS = re.compile(
     r"|(?i:(?<=password=)|(?<=secret=)|(?<=token=))[^\s&,;\"']+"
     r"|(?<=://)[^\s/@:]*:[^\s/@]+(?=@)"  # user:password in an address
 )
-REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+RUN, NUMBERS = token_hex(4).encode(), count(1)  # of this process; to draw each from the system costs more than many a request
 
 
 HTTP_REASONS = {
@@ -46,10 +51,10 @@ def redact(text: str) -> str:
     return SECRETS.sub("[redacted]", text)
 
 
-def problem(status: int, reason: str, detail: str, **more: Any) -> JSONResponse:
-    """An answer of type application/problem+json; `more` adds members such as pointer or errors."""
+def problem(status: int, reason: str, detail: str, retry_after: float = 1, **more: Any) -> JSONResponse:
+    """An answer of type application/problem+json; `more` adds members such as pointer or errors. Whoever is asked to come back is told after how long."""
     body = {"type": f"urn:trimtab:problem:{reason}", "title": HTTPStatus(status).phrase, "status": status, "detail": redact(detail), "reason": reason, **more}
-    headers = {"Retry-After": "1"} if status in (429, 503) else {}
+    headers = {"Retry-After": str(ceil(retry_after))} if status in (429, 503) else {}
     if status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(body, status_code=status, headers=headers, media_type="application/problem+json")
@@ -61,8 +66,32 @@ def pointer(where: tuple[Any, ...]) -> str:
 
 
 def from_error(error: TrimtabError) -> JSONResponse:
-    more = {name: said for name in ("pointer", "errors") if (said := getattr(error, name, None))}
+    more = {name: said for name in ("pointer", "errors", "retry_after") if (said := getattr(error, name, None))}
     return problem(error.status, error.reason, str(error), **more)
+
+
+class _Sparingly:
+    """One line a second a reason, however many are turned away."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[float, int]] = {}  # reason -> (when it was last said, how often it came since)
+
+    def warn(self, reason: str) -> None:
+        now = time.monotonic()
+        at, since = self._said.get(reason, (now - 2, 0))
+        if now - at < 1:
+            self._said[reason] = at, since + 1
+            return
+        log.warning("unavailable", reason=reason, **({"times": since + 1} if since else {}))
+        self._said[reason] = now, 0
+
+
+_sparingly = _Sparingly()
+
+
+def from_unavailable(error: Unavailable) -> JSONResponse:
+    _sparingly.warn(error.reason)
+    return from_error(error)
 
 
 def from_validation(error: RequestValidationError | ValidationError) -> JSONResponse:
@@ -82,6 +111,14 @@ def from_http(error: HTTPException) -> JSONResponse:
     return answer
 
 
+def request_id(headers: Mapping[bytes, bytes]) -> bytes:
+    """The sender's X-Request-Id, if it is a sane one, or a new one."""
+    given = headers.get(b"x-request-id")
+    if given is not None and REQUEST_ID.fullmatch(given):
+        return given
+    return b"%s-%x" % (RUN, next(NUMBERS))
+
+
 class RequestIds:
     """Outermost layer: gives every answer its X-Request-Id (the sender's, if it is a sane one) and turns what nobody caught into a 500 that tells nothing."""
 
@@ -91,25 +128,24 @@ class RequestIds:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
-        request_id = given if REQUEST_ID.fullmatch(given) else token_hex(8)
+        name = request_id(dict(scope["headers"]))
         started = False
 
         async def stamped(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", name)]
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        with structlog.contextvars.bound_contextvars(request_id=name.decode()):
             try:
                 await self.app(scope, receive, stamped)
             except Exception as error:
                 log.exception("request_failed", error=type(error).__name__)
                 if started:  # half an answer is out: only cutting the connection tells the truth
                     raise
-                await problem(500, "bug", f"something is wrong on our side; request {request_id}")(scope, receive, stamped)
+                await problem(500, "bug", f"something is wrong on our side; request {name.decode()}")(scope, receive, stamped)
 
 
 def install(app: FastAPI) -> None:
@@ -118,8 +154,7 @@ def install(app: FastAPI) -> None:
     async def handle(_: Request, error: Exception) -> Response:
         match error:
             case Unavailable():
-                log.warning("unavailable", reason=error.reason)
-                return from_error(error)
+                return from_unavailable(error)
             case TrimtabError():
                 return from_error(error)
             case RequestValidationError() | ValidationError():

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from sqlalchemy import Column, Index, String, Table
 
-from services.adapters.db.metadata import Micros, metadata
+from services.adapters.db.metadata import Micros, Words, metadata
 
 api_keys = Table(
     "api_keys",
     metadata,
     Column("id", String(32), primary_key=True),
     Column("workspace", String(128), nullable=False),
-    Column("name", String(256), nullable=False),
+    Column("name", Words(256), nullable=False),
     Column("role", String(16), nullable=False),
     Column("digest", String(64), nullable=False),
     Column("created_at", Micros, nullable=False),
@@ -24,7 +24,7 @@ login_links = Table(
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("workspace", String(128), nullable=False),
-    Column("name", String(256), nullable=False),
+    Column("name", Words(256), nullable=False),
     Column("role", String(16), nullable=False),
     Column("expires_at", Micros, nullable=False),
     Column("used_at", Micros),
@@ -35,7 +35,7 @@ sessions = Table(
     metadata,
     Column("digest", String(64), primary_key=True),
     Column("workspace", String(128), nullable=False),
-    Column("name", String(256), nullable=False),
+    Column("name", Words(256), nullable=False),
     Column("role", String(16), nullable=False),
     Column("created_at", Micros, nullable=False),
     Column("expires_at", Micros, nullable=False),

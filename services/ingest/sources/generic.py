@@ -43,10 +43,16 @@ class Generic:
         return sign_standard_webhooks(delivery, secret, now)
 
     def rows(self, delivery: Delivery) -> Rows | None:
-        if delivery.header("ce-specversion"):
+        found = self.rows_of((delivery,))
+        return found[0] if found is not None else None
+
+    def rows_of(self, deliveries: Sequence[Delivery]) -> usual.Read | None:
+        first, media = deliveries[0], deliveries[0].media_type
+        if media not in ("application/json", BATCH) or first.header("ce-specversion"):
             return None
-        media = delivery.media_type
-        return usual.events(delivery, self.name) if media == "application/json" else usual.clouds(delivery, self.name) if media == BATCH else None
+        if any(d.headers is not first.headers and (d.header("ce-specversion") or d.media_type != media) for d in deliveries):
+            return None
+        return (usual.events if media == "application/json" else usual.clouds)(deliveries, self.name)
 
     def events(self, delivery: Delivery) -> Iterator[Item]:
         def make(item: Any, pointer: str) -> Event:

@@ -26,7 +26,7 @@ from services.ingest.core.source import Delivery, Example, Item
 from services.kernel.columns import Rows
 from services.kernel.entity import LEVELS
 from services.kernel.event import Event, Snapshot, Value
-from services.kernel.ids import digest
+from services.kernel.ids import begun
 from services.kernel.measure import count, count_measure, currency, measure, micros, money_measure
 
 NUMBERS = ("daily_budget", "bid")
@@ -199,20 +199,24 @@ def _columns(body: bytes, horizon: int) -> Rows:
     if not kind or not n:
         raise usual.Unusual
     strings = 3 + 2 * ((given.account is not UNSET) + (given.sent_at is not UNSET))
-    made = Rows([], [], [Sandbox.name] * n, [kind] * n, usual.instants([row.occurred_at for row in given.rows], horizon), [], [], [])
+    paths, sizes, measures, amounts = list[str](), list[int](), list[str](), list[int]()
+    sources, kinds, occurred = usual.of_one(Sandbox.name, n), usual.of_one(kind, n), usual.instants([row.occurred_at for row in given.rows], horizon)
+    made = Rows([], paths, sources, kinds, occurred, sizes, measures, amounts)
     for row in given.rows:
         parts = [p for p in (row.entity.account, row.entity.campaign, row.entity.ad_group, row.entity.creative) if p is not UNSET]
         path = "/".join((Sandbox.name, *parts))
         if path.count("/") != len(parts) or (len(parts) < 4 and _has_a_gap(row.entity)):
             raise usual.Unusual
-        made.paths.append(path)
-        strings += 5 + 2 * len(parts) + _count_amounts(row, made) + _count_rest(row, path, horizon, made)
-    usual.counted(body, strings)
-    usual.paths_of(made.paths)
-    made.ids = usual.keys([row.id for row in given.rows], made.sources)
-    made.row_ids = made.row_ids if any(made.as_of) else []
-    if not made.row_ids:
-        made.interval_start, made.interval_end, made.as_of = [], [], []
+        paths.append(path)
+        before = len(amounts)
+        strings += 5 + 2 * len(parts) + _count_amounts(row, measures, amounts) + _count_rest(row, made)
+        sizes.append(len(amounts) - before)
+    usual.counted((body,), strings)
+    if not min(sizes):
+        raise usual.Unusual
+    made.paths = usual.paths_of(paths)
+    made.ids = usual.keys([row.id for row in given.rows], sources, (n,))
+    _put_intervals(given.rows, paths, horizon, made)
     if not made.names:
         made.attributes_of = []
     return made
@@ -223,59 +227,61 @@ def _has_a_gap(entity: _Entity) -> bool:
     return any(upper is UNSET and lower is not UNSET for upper, lower in zip(levels, levels[1:], strict=False))
 
 
-def _count_amounts(row: _Row, made: Rows) -> int:
+def _count_amounts(row: _Row, measures: list[str], amounts: list[int]) -> int:
     """The row's amounts are added; how many strings of the body they are made of."""
-    strings, before = 0, len(made.amounts)
+    strings = 0
     for name, value in (("impressions", row.impressions), ("clicks", row.clicks), ("leads", row.leads)):
         if value is not UNSET:
             strings += 1
-            made.measures.append(name)
-            made.amounts.append(usual.count_of(value))
+            measures.append(name)
+            amounts.append(usual.count_of(value))
     if row.spend is not UNSET:
         strings += 2
-        made.measures.append(usual.IN_CURRENCY["spend", _code(row)])
-        made.amounts.append(usual.MICROS_OF[row.spend])
+        measures.append(usual.IN_CURRENCY["spend", _code(row)])
+        amounts.append(usual.MICROS_OF[row.spend])
     for action, counts in row.conversions.items():
         strings += 1
         for attribution, number in counts.items():
             strings += 1
-            made.measures.append(_counted("conversions", action, attribution))
-            made.amounts.append(usual.count_of(number))
+            measures.append(_counted("conversions", action, attribution))
+            amounts.append(usual.count_of(number))
     for action, sums in row.revenue.items():
         strings += 1
         for attribution, written in sums.items():
             strings += 2
-            made.measures.append(usual.IN_CURRENCY[_named("revenue", action, attribution), _code(row)])
-            made.amounts.append(usual.MICROS_OF[written])
-    if len(made.amounts) == before:
-        raise usual.Unusual
-    made.amounts_of.append(len(made.amounts) - before)
+            measures.append(usual.IN_CURRENCY[_named("revenue", action, attribution), _code(row)])
+            amounts.append(usual.MICROS_OF[written])
     return strings
 
 
-def _count_rest(row: _Row, path: str, horizon: int, made: Rows) -> int:
-    """The row's interval and name are added; how many strings of the body they, the currency and the members of amounts are."""
+def _count_rest(row: _Row, made: Rows) -> int:
+    """The row's name is added; how many strings of the body it, the interval, the currency and the members of amounts are."""
     strings = 2 * ((row.currency is not UNSET) + (row.as_of is not UNSET) + (row.name is not UNSET))
-    strings += bool(row.conversions) + bool(row.revenue)
-    start = end = as_of = 0
-    if row.interval is not UNSET:
-        strings += 5
-        if row.as_of is UNSET:
-            raise usual.Unusual
-        start, end = usual.INSTANT[row.interval.start], usual.INSTANT[row.interval.end]
-        [as_of] = usual.instants([row.as_of], horizon)
-        normalize.snapshot(start, end, as_of, (path,))
-        if as_of <= 0:
-            raise usual.Unusual
-    made.interval_start.append(start)
-    made.interval_end.append(end)
-    made.as_of.append(as_of)
-    made.row_ids.append(bytes.fromhex(digest("row", Sandbox.name, path, str(start), str(end))) if as_of else bytes(16))
+    strings += bool(row.conversions) + bool(row.revenue) + 5 * (row.interval is not UNSET)
     made.attributes_of.append(int(row.name is not UNSET))
     if row.name is not UNSET:
         made.names.append("name")
         made.values.append(normalize.text(row.name, "name"))
     return strings
+
+
+def _put_intervals(rows: Sequence[_Row], paths: Sequence[str], horizon: int, made: Rows) -> None:
+    """The intervals are added, and zeros for rows without one; nothing where no row has one."""
+    snapshots = [(i, (row.interval.start, row.interval.end), row.as_of) for i, row in enumerate(rows) if row.interval is not UNSET]
+    if not snapshots:
+        return
+    if any(as_of is UNSET for _, _, as_of in snapshots):
+        raise usual.Unusual
+    n = len(rows)
+    made.interval_start, made.interval_end, made.as_of, made.row_ids = [0] * n, [0] * n, [0] * n, [bytes(16)] * n
+    spans = {texts: usual.span(texts) for texts in dict.fromkeys(texts for _, texts, _ in snapshots)}
+    ids = usual.hashed(begun("row", Sandbox.name), [usual.PART[paths[i]] + spans[texts][2] for i, texts, _ in snapshots])
+    instants = usual.instants([str(as_of) for _, _, as_of in snapshots], horizon)
+    for (i, texts, _), as_of, row_id in zip(snapshots, map(int, instants), ids, strict=True):
+        start, end, _ = spans[texts]
+        if as_of <= max(start, 0):
+            raise usual.Unusual
+        made.interval_start[i], made.interval_end[i], made.as_of[i], made.row_ids[i] = start, end, as_of, row_id
 
 
 def _code(row: _Row) -> str:

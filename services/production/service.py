@@ -1,0 +1,193 @@
+"""What every service of production has: its clock, its registry, its database, its logs, a port, and a word on how it is.
+
+    starting --(broker and database answer)--> running --(SIGTERM)--> stopping, nothing new is taken --> stopped
+
+Where something it needs is away it waits, says so in /readyz, and goes on by itself; what cannot work stops the start with one clear line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, ClassVar, TypeVar
+
+import structlog
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+from sqlalchemy import text
+from starlette.types import Receive, Scope, Send
+
+from services import VERSION
+from services.adapters.clock import SystemClock
+from services.adapters.db.database import Database
+from services.adapters.db.migrate import migrated
+from services.adapters.http import auth as authentication
+from services.adapters.http.front import Front, Short, bounded
+from services.adapters.http.problem import install as install_problems
+from services.adapters.http.problem import problem
+from services.adapters.http.serving import address_of, install_health, open_port, serving
+from services.adapters.log.cluster import cluster_of, topic_of
+from services.adapters.log.codec import Codec
+from services.adapters.log.group import KafkaGroup
+from services.adapters.log.kafka import KafkaLog, KafkaMetrics
+from services.adapters.settings import Settings
+from services.kernel.errors import Misconfigured, TrimtabError, Unavailable
+
+T = TypeVar("T")
+log = structlog.get_logger("service")
+AGAIN, LONGEST = 0.5, 5.0  # seconds between two attempts to reach what we need
+LOOK = 2.0  # seconds that the database has to answer, and that its answer is believed
+STAYS_OPEN = ("/livez", "/readyz", "/metrics")
+
+
+class Service(ABC):
+    """One process. A service makes its parts in `__init__`, without asking anyone, and sets them going in `_open`."""
+
+    name: ClassVar[str]
+
+    def __init__(self, settings: Settings) -> None:
+        if not settings.database.startswith("postgresql"):
+            raise Misconfigured("no PostgreSQL is named: TRIMTAB_DATABASE=postgresql+asyncpg://USER@HOST/NAME")
+        self.settings, self.clock, self.registry = settings, SystemClock(), CollectorRegistry()
+        self.owner = f"{socket.gethostname()}-{os.urandom(4).hex()}"
+        self.cluster = cluster_of(settings)
+        self.database = Database(settings.database_address, settings.database_password)
+        self.auth = authentication.Auth(self.database, authentication.given_secret(settings.secret), self.clock)
+        self.auth.is_secure = settings.advertise.startswith("https://")
+        self.url = ""
+        self.ready = "starting"  # why not, "" when ready
+        self.short: Short | None = None
+        self._kafka = KafkaMetrics(self.registry)
+        self._logs: list[KafkaLog[Any]] = []
+        self._cleanup = contextlib.AsyncExitStack()
+        self._answered, self._why = 0.0, ""
+        self.app = self._new_app()
+
+    def log_of(self, codec: Codec[T]) -> KafkaLog[T]:
+        """The topic of this codec, checked and created at the start, closed after everything that is set going later."""
+        made = KafkaLog(self.cluster, codec, self.clock, topic_of(self.settings, codec.topic), self._kafka, source=f"/trimtab/{self.name}")
+        self._logs.append(made)
+        return made
+
+    def group_of(self, shared: KafkaLog[Any]) -> KafkaGroup:
+        """Our membership among the processes of this service, which share this log's partitions out."""
+        s = self.settings
+        return KafkaGroup(self.cluster, shared.topic, f"{s.kafka_prefix}.{self.name}", member=self.owner, session=s.kafka_session_seconds)
+
+    # -- a life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Everything runs. Waits for a broker or a database that does not answer; raises Misconfigured with one clear line where waiting is of no use."""
+        self._cleanup.push_async_callback(self.database.close)
+        for kafka in self._logs:
+            self._cleanup.push_async_callback(kafka.close)
+        await self._patiently(self._check)
+        await self._open()
+        self.ready = ""
+        log.info("serving", service=self.name, url=self.url, owner=self.owner)
+
+    async def stop(self) -> None:
+        """Nothing new is taken, what is under way comes to a durable end, and others take over."""
+        self.ready = "stopping"
+        await self._cleanup.aclose()
+
+    async def _check(self) -> None:
+        for kafka in self._logs:
+            await kafka.start()
+        await migrated(self.database)
+
+    async def _patiently(self, work: Any) -> None:
+        pause = AGAIN
+        while True:
+            try:
+                await work()
+                return
+            except Unavailable as error:
+                self.ready = str(error)
+                log.warning("waits to start", service=self.name, reason=error.reason, why=str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST)
+
+    @abstractmethod
+    async def _open(self) -> None:
+        """What the service is for is set going; each step leaves its ending in `_cleanup`."""
+
+    # -- HTTP --------------------------------------------------------------------------------------------------------
+
+    def _new_app(self) -> FastAPI:
+        app = FastAPI(title=f"Trimtab {self.name}", version=VERSION, docs_url=None, redoc_url=None)
+        for layer in (*self.layers(), partial(_Gate, service=self)):
+            app.add_middleware(layer)
+        install_problems(app)  # around them: whatever goes wrong is a problem with a request id
+        install_health(app, self.unready, self.registry, self.told)
+        authentication.install(app, self.auth)
+        return app
+
+    def layers(self) -> list[Any]:
+        """What stands between the gate and the routes."""
+        return []
+
+    async def unready(self) -> str:
+        """Why requests should go to another process, "" where they may come to us."""
+        return self.ready or await self._database_away()
+
+    def told(self) -> dict[str, Any]:
+        """More of what /readyz says."""
+        return {}
+
+    async def _database_away(self) -> str:
+        """Why the database is of no use just now; believed for a moment, since probes come often."""
+        if time.monotonic() - self._answered > LOOK:
+            try:
+                async with asyncio.timeout(LOOK), self.database.reading() as connection:
+                    await connection.execute(text("SELECT 1"))
+                self._why = ""
+            except (TrimtabError, TimeoutError) as error:
+                self._why = f"the database does not answer: {str(error) or f'nothing within {LOOK:g} s'}"
+            self._answered = time.monotonic()
+        return self._why
+
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[str]:
+        """The port is open for as long as the block lasts, also while we start: then only for those who ask how we are. Yields the address."""
+        listener = open_port(self.settings.host, self.settings.port)
+        self.url = self.settings.advertise.rstrip("/") or address_of(self.settings.host, listener)
+        front = Front(self.registry, bounded(self.settings.connections), _Gated(self))
+        async with serving(self.app, listener, front.protocol):
+            yield self.url
+
+
+class _Gate:
+    """Nothing but how we are is answered before we are ready to, or while we stop."""
+
+    def __init__(self, app: Any, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if (why := self.service.ready) and scope["type"] == "http" and scope["path"] not in STAYS_OPEN:
+            is_ending = why == "stopping"
+            told = "the server stops; send it again" if is_ending else f"{self.service.name} is not ready yet; send it again"
+            await problem(503, "stopping" if is_ending else "starting", told)(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+class _Gated:
+    """The short way is closed while the gate is."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def wants(self, scope: Any) -> bool:
+        service = self.service
+        return not service.ready and service.short is not None and service.short.wants(scope)
+
+    def begin(self, scope: Any, body: bytes) -> Any:
+        assert self.service.short is not None
+        return self.service.short.begin(scope, body)
