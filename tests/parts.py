@@ -1,0 +1,14 @@
+"""Parts that a test needs and a machine may lack: it is skipped with the reason, or fails where TRIMTAB_REQUIRE names the part."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+
+def lacks(part: str, why: str) -> pytest.skip.Exception:
+    """Ends the test; never returns."""
+    if part in os.environ.get("TRIMTAB_REQUIRE", "").split(","):
+        pytest.fail(f"{part} is required: {why}")
+    pytest.skip(why)
