@@ -1,6 +1,110 @@
-"""For every test: no example fails because the machine was busy."""
+"""For every test: no example fails because the machine was busy; and the parts that several share."""
 
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
 from hypothesis import settings
+
+from deploy.kafka.broker import Brokers, Missing
+from deploy.postgres import server as postgresql
+from services.adapters.db.database import Database
+from services.adapters.db.migrate import migrate
+from tests.parts import lacks
 
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+SOON = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "400"}  # a controller believes sooner that a broker is gone, or back
+
+
+@contextmanager
+def brokers(folder: Path, number: int = 1, **settings: str) -> Iterator[Brokers]:
+    made = Brokers(folder, number, settings)
+    try:
+        made.start()
+    except Missing as why:
+        lacks("kafka", str(why))
+    try:
+        yield made
+    finally:
+        made.stop(patience=0)  # nobody wants what they hold
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    """One broker for all tests that only read and write: each takes topics of its own, and leaves the broker as it is."""
+    with brokers(tmp_path_factory.mktemp("kafka")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    """A broker to be killed, and started again."""
+    with brokers(tmp_path_factory.mktemp("fragile"), **SOON) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brokers]:
+    """Three brokers to be killed, one at a time."""
+    with brokers(tmp_path_factory.mktemp("three"), 3, **SOON) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Server]:
+    """One server for all tests that only ask it: each takes a database of its own. What tests durability starts its own."""
+    server = postgresql.Server(is_durable=False)
+    try:
+        server.start()
+    except postgresql.Missing as why:
+        lacks("postgres", str(why))
+    yield server
+    server.remove()
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: postgresql.Server) -> str:
+    """The name of a migrated database that nobody writes to: the others are copies of it."""
+
+    async def make() -> None:
+        database = Database(postgres.url("migrated"))
+        await migrate(database)
+        await database.close()
+
+    postgres.sql("CREATE DATABASE migrated")
+    with asyncio.Runner() as runner:
+        runner.run(make())
+    return "migrated"
+
+
+NUMBERS = count(1)
+
+
+@pytest.fixture
+def on_postgres(postgres: postgresql.Server, migrated: str) -> Iterator[Callable[[], str]]:
+    """Makes new migrated databases, and gives their addresses."""
+    made: list[str] = []
+
+    def make() -> str:
+        made.append(f"test_{next(NUMBERS)}")
+        postgres.sql(f"CREATE DATABASE {made[-1]} TEMPLATE {migrated}")
+        return postgres.url(made[-1])
+
+    yield make
+    for name in made:
+        postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of a database of each kind that we support; that of PostgreSQL is migrated already."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'trimtab.db'}"
+    return str(request.getfixturevalue("on_postgres")())

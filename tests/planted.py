@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 
@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("services", "tests", "rules", "proto", "deploy")
+COPIED = ("services", "tests", "rules", "proto", "deploy", "docs", "benchmarks", "requirements", "helm")
+FILES = ("pyproject.toml", "Dockerfile", ".dockerignore")
 AT_ONCE = 2
 GREEN, RED = 0, 1  # pytest's exit codes; any other means that the plant broke more than the tests
 
@@ -51,12 +52,171 @@ def actions(name: str) -> str:
 ENGINE, FACTS, TRUTH, ADMISSION = (f"tests/core/test_{name}.py::" for name in ("engine", "facts", "truth", "admission"))
 DETERMINISM, SOURCES, POLICY = (f"tests/core/test_{name}.py::" for name in ("determinism", "sources", "policy"))
 ACTIONS, CRASH, LEDGER, WORKER = (f"tests/shell/test_{name}.py::" for name in ("actions", "actions_crash", "ledger", "worker"))
+MANY, POSTGRES = (f"tests/shell/test_{name}.py::" for name in ("many_workers", "postgres"))
 PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
+WATCHED = "tests/shell/test_ledger_watch.py::"
+BUCKET = "tests/shell/test_bucket.py::"
+SEQUENCE = "tests/shell/test_sequence.py::"
+CHECKPOINTS = "tests/shell/test_checkpoints.py::"
+PLUG = "tests/e2e/plug/test_plug.py::test_a_process_killed_several_times_leaves_everything_as_it_would_have_been"
+LETTER = "tests/core/test_letter.py::"
+FRONT, ROOM = (f"tests/shell/test_{name}.py::" for name in ("front", "room"))
 EXECUTORS, LOG = (f"tests/contracts/test_{name}.py::" for name in ("executors", "log"))
+SEGMENTS, ARCHIVED, COMMANDS = (f"tests/shell/test_{name}.py::" for name in ("segments", "archived_start", "log_commands"))
+KEEPER, ARCHIVE, SEGMENT = (f"services/adapters/log/{name}.py" for name in ("keeper", "archive", "segment"))
+SCHEDULES = "tests/simulation/test_simulation.py::test_whatever_befalls_the_services_all_is_as_it_must_be"
+KAFKA, ON_KAFKA = "services/adapters/log/kafka.py", "tests/shell/test_kafka_log.py::"
+FOLLOWING, PRODUCTION, SERVED = "services/adapters/log/following.py", "services/production", "tests/shell/test_services.py::"
+SHARE, SHARED = "services/rules_engine/share.py", "tests/shell/test_share.py::"
+IMAGE, COMPOSE, CHART = (f"tests/architecture/test_{name}.py::" for name in ("dockerfile", "compose", "chart"))
+PODS, TEMPLATES = "helm/trimtab/templates/_helpers.tpl", "helm/trimtab/templates"
 NOW = '__import__("time").time_ns() // 1000'
 
 PLANTS = (
+    # -- many processes -------------------------------------------------------------------------------------------------------
+    Plant(
+        "a partition that was given to another goes on being followed",
+        FOLLOWING, "            if number not in ours:\n", "            if False:\n",
+        (SERVED + "test_each_partition_of_ours_is_followed_once_while_it_is_ours",),
+    ),
+    Plant(
+        "a partition that is given back while it is let go is followed by nobody",
+        FOLLOWING, "if number in self.ours and task.cancelled():", "if False:",
+        (SERVED + "test_each_partition_of_ours_is_followed_once_while_it_is_ours",),
+    ),
+    Plant(
+        "who stops begins what the group gives it meanwhile",
+        FOLLOWING, "        if self._is_stopping:  # we are", "        if False:  # we are",
+        (SERVED + "test_each_partition_of_ours_is_followed_once_while_it_is_ours",),
+    ),
+    Plant(
+        "an engine that stops begins what the group gives it meanwhile",
+        SHARE, "        if self._is_stopping:  # we are", "        if False:  # we are",
+        (SHARED + "test_what_the_group_gives_while_we_stop_is_not_begun",),
+    ),
+    Plant(
+        "who waits for a partition that is taken away waits for ever",
+        "services/rules_engine/worker.py", "or self.stopped or self._is_gone)", "or self.stopped)",
+        (SHARED + "test_who_waits_for_a_partition_that_is_taken_away_is_told_to_ask_again",),
+    ),
+    Plant(
+        "a partition that goes on after a skip is taken down all the same",
+        SHARE, "                if worker.stopped:\n                    return\n", "                return\n",
+        (SHARED + "test_a_partition_that_stopped_at_a_record_goes_on_once_somebody_passes_over_it",),
+    ),
+    Plant(
+        "requests are taken before what they need is there",
+        PRODUCTION + "/service.py", "if (why := self.service.ready) and scope", "if (why := \"\") and scope",
+        (SERVED + "test_while_what_it_needs_is_away_it_waits_says_so_and_takes_nothing",),
+    ),
+    Plant(
+        "a service begins to work on a schema that is older than it needs",
+        "services/adapters/db/migrate.py", "    elif there != newest:\n        raise Unavailable", "    elif False:\n        raise Unavailable",
+        (SERVED + "test_a_schema_that_is_older_is_waited_for_and_one_of_a_newer_build_is_worked_with",),
+    ),
+    Plant(
+        "while a new version replaces the old one the old one cannot start any more",
+        "services/adapters/db/migrate.py", "    if not is_known:\n        log.warning", "    if False:\n        log.warning",
+        (SERVED + "test_a_schema_that_is_older_is_waited_for_and_one_of_a_newer_build_is_worked_with",),
+    ),
+    Plant(
+        "replays are asked of a service that has none",
+        PRODUCTION + "/console.py", "|/v1/decisions/[^/]+/replay$", "",
+        (SERVED + "test_what_is_asked_goes_to_the_service_that_has_it",),
+    ),
+    Plant(
+        "what a request asks for gets lost where it is passed on",
+        "services/adapters/http/passing.py", 'if scope["query_string"]:', "if False:",
+        (SERVED + "test_a_request_is_passed_on_as_it_is_and_its_answer_back",),
+    ),
+    Plant(
+        "a request loses its credential where it is passed on",
+        "services/adapters/http/passing.py", 'frozenset({b"connection",', 'frozenset({b"authorization", b"connection",',
+        (SERVED + "test_a_request_is_passed_on_as_it_is_and_its_answer_back",),
+    ),
+    Plant(
+        "two processes pass a request to each other without end",
+        PRODUCTION + "/rules.py", 'if any(name == self.HEADER for name, _ in scope["headers"]):', "if False:",
+        (SERVED + "test_what_another_process_has_is_asked_of_that_one_once_and_what_is_ours_of_ourselves",),
+    ),
+    Plant(
+        "a process answers for a workspace that another one has",
+        PRODUCTION + "/rules.py", "            if partition in self.rules.share.ours:\n", "            if True:\n",
+        (SERVED + "test_what_another_process_has_is_asked_of_that_one_once_and_what_is_ours_of_ourselves",),
+    ),
+    Plant(
+        "people are answered from a state that is being restored",
+        PRODUCTION + "/rules.py", "if worker is None or not (worker.restored or worker.stopped):", "if worker is None:",
+        (SERVED + "test_nobody_is_answered_from_a_state_that_is_not_whole",),
+    ),
+    Plant(
+        "a closed log looks like one that nothing is in",
+        KAFKA, '            raise Unavailable("the log is closed", reason="log_closed")\n        async with self._asking',
+        "            return []\n        async with self._asking",
+        (SERVED + "test_a_closed_log_on_kafka_says_so_and_not_that_nothing_is_there",),
+    ),
+    Plant(
+        "a webhook's secret opens another workspace than its own",
+        "services/adapters/settings.py", "self.workspace if isinstance(given, list) else name, {}", "self.workspace, {}",
+        ("tests/shell/test_settings.py::test_webhook_secrets_may_name_workspaces",),
+    ),
     # -- the same log, the same decisions ---------------------------------------------------------------------------------
+    Plant(
+        "equal keys in one column are two where their bucket fills up between them",
+        core("keys"), "(bucket + ~room)[lost]", "(bucket + (table.taken[bucket] == LANES))[lost]",
+        ("tests/core/test_keys.py::test_equal_keys_in_one_column_are_one_key_where_their_bucket_fills_up_meanwhile",),
+    ),
+    Plant(
+        "a key is taken for another of its hash",
+        core("keys"), "equal = halves[:, 0] & halves[:, 1]", "equal = halves[:, 0] | True",
+        ("tests/core/test_keys.py::test_keys_of_one_hash_are_told_apart",),
+    ),
+    Plant(
+        "keys that have yet to move to the larger table are not found",
+        core("keys"), "if self._before is not None and len(rest", "if self._before is None and len(rest",
+        ("tests/core/test_keys.py::test_a_table_that_grows_does_not_wait_for_all_its_keys",),
+    ),
+    Plant(
+        "what stands behind a record that cannot be read is accepted together with what stands before it",
+        core("partition"), "elif not isinstance(stamped.record, Tick):", "elif False:",
+        (ENGINE + "test_events_behind_a_poisoned_record_count_once_it_is_passed_over",),
+    ),
+    Plant(
+        "events of a page are folded at the first boundary in it",
+        core("workspace"), "self.facts.fold(self._arrivals, self._folded, self._taken)",
+        "self.facts.fold(self._arrivals, self._folded, self._arrivals.records if not self._folded else self._folded)",
+        (DETERMINISM + "test_no_split_into_batches_changes_a_decision",),
+    ),
+    Plant(
+        "a record is taken to be laid out like the one before it",
+        "services/adapters/codec/page.py", "            if data[start:stop] != said:\n", "            if len(data) < stop:\n",
+        ("tests/contracts/test_pages.py::test_what_is_read_together_says_what_each_says_alone",),
+    ),
+    Plant(
+        "records read together are all stamped like the last of them",
+        "services/kernel/page.py", "np.fromiter((s for s, _ in batches[at:end])", "np.fromiter((batches[end - 1][0] for _ in batches[at:end])",
+        ("tests/contracts/test_pages.py::test_the_engine_decides_the_same_on_what_was_read_together",),
+    ),
+    Plant(
+        "an index outside its dictionary hides in a page",
+        "services/adapters/codec/page.py", "if (filled[name] >= np.repeat(most, record[table])).any():", "if filled[name] is None:",
+        ("tests/contracts/test_pages.py::test_an_index_outside_its_dictionary_is_found_in_the_record_that_has_it",),
+    ),
+    Plant(
+        "a value next to a rule's number is sieved out",
+        core("sieve"), "MARGIN = 1e-8", "MARGIN = -1e-8",
+        ("tests/core/test_panel.py::test_a_value_next_to_a_rules_number_is_compared_exactly",),
+    ),
+    Plant(
+        "what a rule multiplies a metric by is multiplied into its number",
+        core("sieve"), "expression, bound = inner, bound / (a / b)", "expression, bound = inner, bound * (a / b)",
+        ("tests/core/test_panel.py::test_a_metric_times_a_number_is_compared_exactly",),
+    ),
+    Plant(
+        "a rule that stays forgets which objects it was asking about",
+        core("panel"), "if was in before.asking:", "if was in before.pending:",
+        ("tests/core/test_panel.py::test_a_rule_that_is_joined_by_another_goes_on_asking",),
+    ),
     Plant(
         "a decision's id is drawn, not derived",
         "services/kernel/decision.py",
@@ -92,6 +252,13 @@ PLANTS = (
         "landing = origin = np.minimum(e.occurred_at, e.stamp)[of]",
         "landing = origin = e.occurred_at[of]",
         (FACTS + "test_an_amount_dated_ahead_lands_at_its_stamp",),
+    ),
+    Plant(
+        "an event that is stamped back is as early as its stamp",
+        core("partition"),
+        "now = max(now, stamped.stamp)",
+        "now = stamped.stamp",
+        (ENGINE + "test_a_record_stamped_back_is_as_late_as_the_latest_before_it",),
     ),
     Plant(
         "engine time follows a stamp that steps back",
@@ -151,6 +318,20 @@ PLANTS = (
         (TRUTH + "test_exact_arithmetic_keeps_what_is_unknown_unknown",),
     ),
     Plant(
+        "nothing divided by nothing is above every number",
+        core("truth"),
+        "if above > 0 else UNKNOWN",
+        "if above >= 0 else UNKNOWN",
+        ("tests/core/test_readings.py::test_what_is_divided_by_nothing_lies_above_every_number_and_nothing_by_nothing_is_unknown",),
+    ),
+    Plant(
+        "a threshold half way between two nano-units is rounded up",
+        core("readings"),
+        "and whole & 1 == 1)",
+        "and whole >= 0)",
+        ("tests/core/test_readings.py::test_a_threshold_in_nano_units_is_rounded_as_a_fraction_is",),
+    ),
+    Plant(
         "unknown switches a rule off",
         core("lifecycle"),
         "else when == FALSE)",
@@ -163,6 +344,41 @@ PLANTS = (
         "outcome.status in SPENDING)",
         "outcome.status in SPENDING[1:])",
         (ENGINE + "test_what_was_done_is_not_done_again_for_the_same_cause",),
+    ),
+    Plant(
+        "evidence is cut to micro-nats where it was rounded: a bit that no example shows",
+        core("evidence"),
+        "np.rint(log_e * MICRO)",
+        "np.floor(log_e * MICRO)",
+        ("tests/core/test_histories.py::test_what_was_decided_is_decided_again_byte_for_byte",),
+    ),
+    Plant(
+        "a late word that nothing was done gives nothing back",
+        core("lifecycle"),
+        "return decision_id in (self.flight, self.missed)",
+        "return decision_id == self.flight",
+        (LETTER + "test_a_late_word_that_a_decision_was_not_carried_out_gives_its_cause_back",),
+    ),
+    Plant(
+        "a late word about an old cause ends the wait for another",
+        core("lifecycle"),
+        'self.spent, self.outlived, self.missed = False, True, ""',
+        "self.spent, self.outlived = False, True",
+        (LETTER + "test_a_late_word_about_an_old_cause_ends_no_wait_for_another",),
+    ),
+    Plant(
+        "new semantics take effect by a deployment",
+        core("workspace"),
+        "or flight.rule.program.semantics < GIVEN_BACK:",
+        "or flight.rule.program.semantics < 1:",
+        (LETTER + "test_a_rule_of_the_first_semantics_keeps_its_causes_spent",),
+    ),
+    Plant(
+        "a restart forgets whose deadline has spent a cause",
+        core("state"),
+        " | MISSED * bool(life.missed)",
+        "",
+        (LETTER + "test_a_late_word_gives_the_cause_back_after_a_restart_too",),
     ),
     # -- each fact once, where it belongs ---------------------------------------------------------------------------------
     Plant(
@@ -189,8 +405,8 @@ PLANTS = (
     Plant(
         "ids are forgotten when their period ends",
         core("seen"),
-        "self.tables[period & 1] = Table()\n",
-        "self.tables = [Table(), Table()]\n",
+        "self.tables[period & 1] = Table(max(512, len(self.tables[self.period & 1].ids)))",
+        "self.tables = [Table(), Table()]",
         (FACTS + "test_an_id_is_known_until_the_period_after_its_own_ends",),
     ),
     Plant(
@@ -249,6 +465,102 @@ PLANTS = (
         "await asyncio.sleep(0)",
         (LOG + "test_a_failure_reaches_every_waiting_sender",),
     ),
+    Plant(
+        "what could not be appended to Kafka is sent behind the sender's back once a broker is there again",
+        KAFKA, "        lent.retired = True\n        if self._producer is lent:", "        if self._producer is None:",
+        (ON_KAFKA + "test_what_failed_while_the_broker_was_dead_is_not_sent_once_it_is_back",),
+    ),
+    Plant(
+        "who waits behind an append that Kafka does not answer waits for one failure after the other",
+        KAFKA, "behind, self._waiting[number] = self._waiting[number], []", "behind: list[_Waiting] = []",
+        (ON_KAFKA + "test_who_waits_behind_an_append_that_fails_does_not_wait_for_a_failure_of_his_own",),
+    ),
+    Plant(
+        "a producer whose sequence the broker has lost is kept",
+        KAFKA, "WEDGED = (OutOfOrderSequenceNumber, ", "WEDGED = (",
+        (ON_KAFKA + "test_a_producer_whose_sequence_the_broker_does_not_know_is_replaced_and_nobody_notices",),
+    ),
+    Plant(
+        "Kafka's milliseconds are taken for microseconds",
+        KAFKA, "Stamped(r.offset, r.timestamp * 1000, record)", "Stamped(r.offset, r.timestamp, record)",
+        (ON_KAFKA + "test_records_are_stamped_by_the_broker_in_whole_milliseconds",),
+    ),
+    Plant(
+        "records that their senders stamped are believed",
+        KAFKA, "if r.timestamp_type != APPEND_TIME:", "if r.timestamp < APPEND_TIME:",
+        (ON_KAFKA + "test_records_that_others_stamped_are_not_read",),
+    ),
+    Plant(
+        "a topic of which all was deleted looks like a new one",
+        KAFKA, "                if begin >= end:\n", "                if begin > end:\n",
+        (ON_KAFKA + "test_a_truncated_topic_is_read_from_where_it_begins_and_never_followed_over_the_gap",),
+    ),
+    Plant(
+        "the engine starts on a topic of which all was deleted",
+        "services/rules_engine/worker.py", "elif oldest > 0 or why:", "elif oldest > 0:",
+        (ON_KAFKA + "test_the_engine_does_not_start_on_a_truncated_topic_without_a_checkpoint",),
+    ),
+    Plant(
+        "a record that Kafka would refuse is sent all the same",
+        KAFKA, "if len(value) + OVERHEAD > LARGEST:", "if len(value) + OVERHEAD < 0:",
+        (ON_KAFKA + "test_what_is_larger_than_the_log_takes_is_refused_before_anything_is_sent",),
+    ),
+    Plant(
+        "topics are made so that senders stamp",
+        "services/adapters/log/topics.py", '"message.timestamp.type": "LogAppendTime"', '"message.timestamp.type": "CreateTime"',
+        (ON_KAFKA + "test_records_are_stamped_by_the_broker_in_whole_milliseconds",),
+    ),
+    Plant(
+        "a topic that forgets sooner than it must is accepted",
+        "services/adapters/log/topics.py", "int(found) >= int(wanted))", "int(found) <= int(wanted))",
+        (ON_KAFKA + "test_more_than_is_needed_is_no_fault",),
+    ),
+    Plant(
+        "a workspace is not where other clients of Kafka put it",
+        "services/adapters/log/codec.py", "h = 0x9747B28C ^ len(data)", "h = 0x9747B28C",
+        (ON_KAFKA + "test_a_workspace_is_where_every_other_client_of_kafka_puts_it",),
+    ),
+    Plant(
+        "the group is told of records whose decisions are not acknowledged",
+        SHARE, "{n: w.done for n, w in self.workers.items() if n in self.ours and w.restored and self._told.get(n) != w.done}",
+        "{n: w.partition.offset for n, w in self.workers.items() if n in self.ours and w.restored}",
+        (SHARED + "test_no_offset_is_told_before_what_was_decided_there_is_acknowledged",),
+    ),
+    Plant(
+        "a partition that went to another is worked on",
+        SHARE, "                task.cancel()\n\n    def _keep", "                pass\n\n    def _keep",
+        (SHARED + "test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowledged_decisions",),
+    ),
+    Plant(
+        "whenever partitions are shared out anew, all begin anew",
+        SHARE, "            if number not in ours:\n                task.cancel()", "            if number >= 0:\n                task.cancel()",
+        (SHARED + "test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowledged_decisions",),
+    ),
+    Plant(
+        "a partition that could not be restored is given up",
+        SHARE, "partition=number)\n            await asyncio.sleep(self.again)", "partition=number)\n            await asyncio.Event().wait()",
+        (SHARED + "test_a_partition_that_cannot_be_restored_is_told_and_tried_again_while_the_other_goes_on",),
+    ),
+    Plant(
+        "a member of the group fetches what is read apart",
+        "services/adapters/log/group.py", "            kafka.pause(partition)\n", "",
+        (SHARED + "test_partitions_are_shared_and_what_is_decided_is_what_one_engine_decides",),
+    ),
+    Plant(
+        "the state is restored while the group waits for it",
+        "services/adapters/log/group.py", "        self._given(numbers)\n", "        __import__('time').sleep(2)\n        self._given(numbers)\n",
+        (SHARED + "test_a_restore_that_takes_longer_than_a_session_loses_no_partition",),
+    ),
+    Plant(
+        "ticks go where records of no workspace go, not to the worker's partition",
+        "services/rules_engine/worker.py", '[("", Tick())], self.number)', '[("", Tick())])',
+        (WORKER + "test_in_a_log_of_several_partitions_time_moves_in_its_own",),
+    ),
+    Plant(
+        "what was pruned is not found where something is appended meanwhile",
+        "services/adapters/log/sqlite.py", "live = rows[0][0] if rows else following", "live = rows[0][0] if rows else self._next[partition]",
+        (LOG + "test_what_was_pruned_is_read_also_while_something_is_appended",),
+    ),
     # -- one decision, one effect -----------------------------------------------------------------------------------------
     Plant(
         "the inbox does not know what it holds",
@@ -300,6 +612,34 @@ PLANTS = (
         (ACTIONS + "test_a_call_that_never_arrived_is_never_sent_again",),
     ),
     Plant(
+        "one look is enough where the platform never said yes",
+        "services/actions/core/progress.py",
+        'sure = 1 if attempt.answer == "accepted" else 2',
+        "sure = 1",
+        (ACTIONS + "test_a_value_from_before_the_change_that_is_undone_is_not_taken_for_the_undo",),
+    ),
+    Plant(
+        "a restore believes the first value it reads",
+        actions("execute"),
+        'if move.role != APPLY and await self._later(lease, "maybe_old"):',
+        "if False:",
+        (ACTIONS + "test_a_restore_does_not_believe_a_value_from_before_the_change",),
+    ),
+    Plant(
+        "tries at one step are counted for the next",
+        actions("execute"),
+        "                await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))\n",
+        "",
+        (ACTIONS + "test_a_restore_does_not_believe_a_value_from_before_the_change",),
+    ),
+    Plant(
+        "what is as decided already is written",
+        actions("execute"),
+        "step.observed in (None, step.desired)",
+        "step.observed is None",
+        (ACTIONS + "test_what_was_decided_to_be_as_it_is_needs_no_call",),
+    ),
+    Plant(
         "a 5xx is a definite no",
         actions("executors/sandbox"),
         "if 400 <= answer.status_code < 500:",
@@ -323,30 +663,305 @@ PLANTS = (
     Plant(
         "the call is made before its intent is committed",
         actions("execute"),
-        "        if not await self._intend(lease, draft, key):\n            return False\n"
-        '        self.point("intended")\n        answer = await self._write(step, observed, key)\n',
-        "        answer = await self._write(step, observed, key)\n        if not await self._intend(lease, draft, key):\n            return False\n"
-        '        self.point("intended")\n',
+        '        if not await self._intend(lease, draft, key):\n'
+        '            return False\n'
+        '        faultpoint("actions.intended")\n'
+        '        if self.wall.now() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so\n'
+        '            raise LostLease\n'
+        '        answer = await self._write(step, observed, key)\n',
+        '        answer = await self._write(step, observed, key)\n'
+        '        if not await self._intend(lease, draft, key):\n'
+        '            return False\n'
+        '        faultpoint("actions.intended")\n'
+        '        if self.wall.now() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so\n'
+        '            raise LostLease\n',
         (ACTIONS + "test_every_call_has_a_committed_intent_with_what_was_read_and_what_was_asked",),
     ),
     Plant(
         "the audit entry is written after the commit",
         actions("execute"),
-        'done.effects)\n            await change.write(tx)\n        self.count(change)\n        self.point("concluded")\n',
-        'done.effects)\n        self.point("concluded")\n        async with self.database.writing() as tx:\n            await change.write(tx)\n',
+        'done.effects)\n            await change.write(tx)\n            faultpoint("actions.ending")\n'
+        '        self.count(change)\n        faultpoint("actions.concluded")\n',
+        'done.effects)\n        faultpoint("actions.concluded")\n        async with self.database.writing() as tx:\n            await change.write(tx)\n',
         (CRASH + "test_a_pause_is_neither_lost_nor_doubled",),
     ),
     Plant(
         "an outcome counts as sent before the log has it",
         actions("worker"),
         "        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])\n"
-        '        self.point("appended")\n        async with self.database.writing() as tx:\n'
-        "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n",
+        '        faultpoint("actions.appended")\n        async with self.database.writing() as tx:\n'
+        "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n"
+        "            await store.let_go(tx, PUBLISHING, self.rules.owner)\n",
         "        async with self.database.writing() as tx:\n"
         "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n"
-        '        self.point("appended")\n'
+        "            await store.let_go(tx, PUBLISHING, self.rules.owner)\n"
+        '        faultpoint("actions.appended")\n'
         "        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])\n",
         (CRASH + "test_a_pause_is_neither_lost_nor_doubled",),
+    ),
+    # -- a process that ends anywhere -------------------------------------------------------------------------------------
+    Plant(
+        "decisions are sent, and nobody waits for them to be there",
+        "services/rules_engine/worker.py",
+        "            await self._say(decided)\n",
+        "            self._unsaid = asyncio.create_task(self._say(decided))\n",
+        (CHECKPOINTS + "test_no_checkpoint_claims_decisions_that_are_not_on_their_log",),
+    ),
+    Plant(
+        "a checkpoint claims what is derived and not said",
+        "services/rules_engine/worker.py",
+        "self.done != self.partition.offset or self.said",
+        "self.said",
+        (CHECKPOINTS + "test_no_checkpoint_claims_decisions_that_are_not_on_their_log",),
+    ),
+    Plant(
+        "an older checkpoint wins",
+        "services/rules_engine/checkpoint.py",
+        "key=lambda k: (k.partition, -k.offset)",
+        "key=lambda k: (k.partition, k.offset)",
+        (CHECKPOINTS + "test_a_start_folds_what_the_checkpoint_has_not_and_reads_the_logs_from_there",),
+    ),
+    Plant(
+        "a damaged checkpoint is believed",
+        "services/rules_engine/checkpoint.py",
+        '    verify(path)\n    with path.open("rb") as file:',
+        '    with path.open("rb") as file:',
+        (CHECKPOINTS + "test_a_damaged_checkpoint_is_passed_over_for_an_older_one",),
+    ),
+    Plant(
+        "a checkpoint has its name before it is whole",
+        "services/rules_engine/checkpoint.py",
+        "begun = final.with_suffix(self.begun)",
+        "begun = final",
+        (CHECKPOINTS + "test_a_process_that_ends_while_it_writes_a_checkpoint_leaves_a_whole_one_or_none",),
+    ),
+    Plant(
+        "the newest checkpoints are the ones removed",
+        "services/rules_engine/checkpoint.py",
+        "kept[: self.last]",
+        "kept[-self.last :]",
+        (CHECKPOINTS + "test_the_newest_three_stay_and_one_of_each_of_seven_days",),
+    ),
+    Plant(
+        "a log without its beginning is followed on an empty state",
+        "services/rules_engine/worker.py",
+        "        elif oldest > 0 or why:\n",
+        "        elif oldest < 0:\n",
+        (CHECKPOINTS + "test_a_log_without_its_beginning_is_refused_where_no_checkpoint_covers_the_gap",),
+    ),
+    Plant(
+        "a rule whose ready record was not written waits for something else to happen",
+        "services/rules_engine/worker.py",
+        '        await self._declare_ready()\n        log.info("restored"',
+        '        log.info("restored"',
+        (CHECKPOINTS + "test_a_process_that_ends_before_it_says_that_a_rule_is_ready_leaves_it_to_the_next",),
+    ),
+    Plant(
+        "a delivery is acknowledged before the log has it",
+        "services/ingest/intake.py",
+        "                await self.append_rows(delivery.workspace, rows)\n",
+        "                self._unsaid = asyncio.ensure_future(self.append_rows(delivery.workspace, rows))\n",
+        (PLUG + "[private.begun-ingest.joined-engine.stepped-actions.intended]",),
+    ),
+    Plant(
+        "what a platform said last is remembered before the log has the change",
+        "services/ingest/intake.py",
+        '        faultpoint("ingest.appended")\n',
+        "        async with self.database.writing() as tx:\n"
+        "            for row in _rows(delivery.workspace, detector.take_news() if detector else {}):\n"
+        "                await tx.execute(self._newer(row))\n"
+        '        faultpoint("ingest.appended")\n',
+        ("tests/shell/test_ingest_crash.py::test_a_delivery_that_is_repeated_is_there_once",),
+    ),
+    Plant(
+        "the log counts as read before our own outcomes are remembered",
+        "services/ingest/intake.py",
+        "            for outcome, stamp in outcomes:\n                await self.ours(outcome, stamp)\n",
+        "            async with self.database.writing() as tx:\n"
+        "                put = self._dialect.insert(outcome_positions).values(partition=partition, offset=chunk[-1].offset + 1)\n"
+        "                await tx.execute(put.on_conflict_do_nothing())\n"
+        "            for outcome, stamp in outcomes:\n                await self.ours(outcome, stamp)\n",
+        ("tests/shell/test_ingest_crash.py::test_what_we_did_ourselves_is_never_taken_for_a_change_by_hand",),
+    ),
+    Plant(
+        "what the last process had under way waits for its lease",
+        actions("execute"),
+        ".values(lease_until=0))\n",
+        ".values(lease_until=intents.c.lease_until))\n",
+        (CRASH + "test_what_the_last_process_of_this_name_had_under_way_waits_for_no_lease",),
+    ),
+    Plant(
+        "a cancelled transaction keeps the lock until garbage is collected",
+        "services/adapters/db/database.py",
+        '    event.listen(engine.sync_engine, "invalidate", _roll_back)\n',
+        "",
+        ("tests/shell/test_database.py::test_a_task_that_is_cancelled_while_it_reads_in_its_transaction_leaves_no_lock_behind",),
+    ),
+    Plant(
+        "the server's secret is written where it is read",
+        "services/adapters/private.py",
+        'begun = path.with_name(f"{path.name}.begun")',
+        "begun = path",
+        ("tests/shell/test_auth.py::test_a_process_that_ends_while_it_makes_the_secret_leaves_none",),
+    ),
+    Plant(
+        "the offset of the inbox is committed before the decisions",
+        actions("worker"),
+        "        async with self.database.writing(store.inbox(partition), *turns) as tx:\n            taken = await take_in(",
+        "        async with self.database.writing() as tx:\n            start = await store.next_offset(tx, partition)\n"
+        "            await store.set_next_offset(tx, partition, page[-1].offset + 1)\n"
+        "        async with self.database.writing() as tx:\n            await store.set_next_offset(tx, partition, start)\n            taken = await take_in(",
+        (CRASH + "test_a_pause_is_neither_lost_nor_doubled",),
+    ),
+    Plant(
+        "a gap in the decisions is not noticed between two pages",
+        actions("intake"),
+        "    expected = [start, *(offset",
+        "    expected = [fresh[0][0] if fresh else 0, *(offset",
+        (SEQUENCE + "test_what_was_skipped_is_noticed_once_and_in_the_ledger",),
+    ),
+    Plant(
+        "a log that was filled again up to the reader's place is taken for the one that was read",
+        actions("worker"),
+        "page[0].record.id == place.last",
+        "page[0].offset == place.offset - 1",
+        (SEQUENCE + "test_a_log_that_lost_its_end_is_read_again_from_its_beginning",),
+    ),
+    Plant(
+        "a chain that became shorter is gone on from",
+        "services/actions/ledger/audit.py",
+        "    if head.sequence >= check.sequence:\n",
+        "    if True:\n",
+        (WATCHED + "test_a_chain_that_was_cut_or_made_anew_is_not_what_was_verified",),
+    ),
+    Plant(
+        "the ledger is never verified from its first entry again",
+        "services/actions/ledger/audit.py",
+        "        is_whole = check.workspace in self._whole or now - check.whole_at >= DAY\n",
+        "        is_whole = check.workspace in self._whole or not check.whole_at\n",
+        (WATCHED + "test_an_old_entry_that_was_altered_is_found_within_the_day",),
+    ),
+    Plant(
+        "one person releases what the witness has set",
+        actions("people"),
+        "        if before.first == who.name:\n",
+        "        if False:\n",
+        (WATCHED + "test_an_older_database_executes_nothing_until_two_people_release_it",),
+    ),
+    Plant(
+        "whoever sets the switch again takes the witness's cause from it",
+        actions("people"),
+        "            if before.cause == store.WITNESS and engaged:\n                return before",
+        "            if before.cause == store.WITNESS and engaged and False:\n                return before",
+        (WATCHED + "test_an_older_database_executes_nothing_until_two_people_release_it",),
+    ),
+    Plant(
+        "the witness's signature is not looked at",
+        "services/actions/ledger/witness.py",
+        "hmac.compare_digest(str(signature), self._sign(said)) and ",
+        "",
+        (WATCHED + "test_a_witness_that_is_not_as_it_was_written_holds_too",),
+    ),
+    Plant(
+        "a service acts before it has asked the witness",
+        actions("worker"),
+        "        await self.compare()\n        await self.execution.take_over()\n",
+        "        await self.execution.take_over()\n",
+        (WATCHED + "test_a_service_whose_witness_cannot_be_read_does_not_start",),
+    ),
+    Plant(
+        "a panel asks for a metric that is no more",
+        "deploy/grafana/trimtab.json",
+        "max by (instance) (trimtab_outcomes_unsent{",
+        "max by (instance) (trimtab_outcomes_waiting{",
+        ("tests/architecture/test_dashboard.py::test_the_file_is_what_the_code_says",),
+    ),
+    Plant(
+        "a checkpoint of a bucket is sent in the place of whatever was the newest",
+        "services/rules_engine/bucket.py",
+        '        name = f"{header.partition}-{header.offset:020d}.checkpoint"\n        with self._scratch()',
+        '        name = f"{header.partition}-{0:020d}.checkpoint"\n        with self._scratch()',
+        (BUCKET + "test_the_newest_comes_first_and_an_older_one_replaces_nothing",),
+    ),
+    Plant(
+        "what was fetched from a bucket is not checked",
+        "services/rules_engine/checkpoint.py",
+        '        if file.read() != digest.digest():\n            raise Unusable("its hash does not agree',
+        '        if False:\n            raise Unusable("its hash does not agree',
+        (BUCKET + "test_what_is_damaged_or_foreign_is_passed_over_and_named",),
+    ),
+    Plant(
+        "a store that is away is a bucket without checkpoints",
+        "services/rules_engine/bucket.py",
+        '            raise Unavailable(f"{what} {self.place}: {_short(error)}", reason="checkpoints") from error\n',
+        "            return\n",
+        (BUCKET + "test_a_store_that_is_away_is_said_and_leaves_nothing",),
+    ),
+    # -- many processes on one database -----------------------------------------------------------------------------------
+    Plant(
+        "writers of PostgreSQL take no turns",
+        "services/adapters/db/database.py",
+        "keys = sorted(turn_key(turn) for turn in set(turns))",
+        "keys: list[int] = sorted([])",
+        (MANY + "test_the_same_log_read_by_several_is_taken_in_once", POSTGRES + "test_who_takes_the_same_turn_sees_all_that_those_before_it_committed"),
+    ),
+    Plant(
+        "turns are taken in whatever order they are named",
+        "services/adapters/db/database.py",
+        "keys = sorted(turn_key(turn) for turn in set(turns))",
+        "keys = [turn_key(turn) for turn in turns]",
+        (POSTGRES + "test_turns_are_taken_in_one_order_whoever_names_them",),
+    ),
+    Plant(
+        "a COMMIT whose answer was lost counts as not done",
+        "services/adapters/db/database.py",
+        "if not await self._is_committed(commit):",
+        "if True:",
+        (POSTGRES + "test_a_commit_whose_answer_is_lost_is_found_to_have_been_done",),
+    ),
+    Plant(
+        "a COMMIT whose answer was lost counts as done",
+        "services/adapters/db/database.py",
+        "if not await self._is_committed(commit):",
+        "if False:",
+        (POSTGRES + "test_a_commit_that_never_arrived_is_found_not_to_have_been_done_and_can_be_done_again",),
+    ),
+    Plant(
+        "whether a transaction was committed is looked up without keeping it from committing later",
+        "services/adapters/db/database.py",
+        '                        await connection.execute(FENCED, {"id": commit})\n',
+        "                        pass\n",
+        (POSTGRES + "test_whoever_was_found_not_to_have_committed_cannot_commit_any_more",),
+    ),
+    Plant(
+        "a reader sees what is committed while it reads",
+        "services/adapters/db/database.py",
+        'isolation_level="REPEATABLE READ", postgresql_readonly=True',
+        'isolation_level="READ COMMITTED", postgresql_readonly=True',
+        (POSTGRES + "test_a_reader_sees_one_moment_and_writes_nothing",),
+    ),
+    Plant(
+        "outcomes are published by whoever comes",
+        actions("store"),
+        "    if row.owner != owner and row.until >= now:\n        return False\n",
+        "",
+        (MANY + "test_outcomes_that_another_process_is_publishing_are_left_to_it",),
+    ),
+    Plant(
+        "versions of a rule are numbered by whoever drafts",
+        "services/rules_engine/store.py",
+        "        async with self.database.writing(_turn(workspace)) as connection:\n",
+        "        async with self.database.writing() as connection:\n",
+        ("tests/shell/test_rule_store.py::test_versions_drafted_at_once_are_numbered_without_gaps_and_each_once",),
+    ),
+    Plant(
+        "an intent is committed without the workspace's turn",
+        actions("execute"),
+        "        async with self.database.writing(store.turn(lease.workspace)) as tx:\n            change = store.Change(self.clock.now())\n"
+        "            await self._hold_lease(tx, lease)\n            stop =",
+        "        async with self.database.writing() as tx:\n            change = store.Change(self.clock.now())\n"
+        "            await self._hold_lease(tx, lease)\n            stop =",
+        (MANY + "test_an_intent_waits_for_the_switch_that_is_about_to_be_committed",),
     ),
     # -- nothing without its leave ----------------------------------------------------------------------------------------
     Plant(
@@ -479,30 +1094,242 @@ PLANTS = (
     Plant(
         "the ledger's hash leaves out the sequence",
         actions("ledger/chain"),
-        '"sequence":{self.sequence},"subject"',
+        '"sequence":{sequence},"subject"',
         '"subject"',
         (LEDGER + "test_every_field_is_under_the_hash",),
     ),
     Plant(
-        "the verifier takes the last entry's word",
+        "the verifier takes the fifth entry's word",
         actions("ledger/chain"),
-        "if entry.hash != entry.expected_hash():",
-        "if entry.hash != entry.expected_hash() and (head is None or entry.sequence < head.sequence):",
+        "if kept != expected:",
+        "if kept != expected and number != 5:",
         (LEDGER + "test_tampering_names_the_first_broken_link",),
     ),
     Plant(
         "a cut-off tail is not missed",
         actions("ledger/chain"),
-        "if head != last:",
-        "if head.sequence < last.sequence:",
+        "if head != self.last:",
+        "if head.sequence < self.last.sequence:",
         (LEDGER + "test_tampering_names_the_first_broken_link",),
+    ),
+    Plant(
+        "each page of a chain is verified as a chain of its own",
+        actions("ledger/chain"),
+        "if previous != before:",
+        "if previous != before and number != self.last.sequence + 1:",
+        (LEDGER + "test_a_chain_walked_in_parts_is_found_to_be_what_it_is_as_a_whole",),
+    ),
+    # -- what is pruned is not lost ---------------------------------------------------------------------------------------------
+    Plant(
+        "a segment is pruned before its file is read again",
+        KEEPER,
+        "if fault := self.archive.fault(r):",
+        "if fault := None and self.archive.fault(r):",
+        (SEGMENTS + "test_a_file_damaged_while_its_records_live_is_not_pruned_and_is_written_again",),
+    ),
+    Plant(
+        "a file is registered without being read back",
+        KEEPER,
+        "if SegmentFile(begun, written.sha256).verify(self.paused) != r.segment:",
+        "if not begun.exists():",
+        (SEGMENTS + "test_a_file_that_reads_back_otherwise_is_not_registered",),
+    ),
+    Plant(
+        "a segment is pruned that is not archived",
+        KEEPER,
+        "            if not r.file:\n                yield",
+        "            if r.file is None:\n                yield",
+        (SEGMENTS + "test_segments_are_pruned_only_from_the_archive",),
+    ),
+    Plant(
+        "pruning goes past what a checkpoint needs",
+        KEEPER,
+        "if r.segment.last >= lowest:",
+        "if r.segment.last >= 10**9 + lowest:",
+        (SEGMENTS + "test_nothing_that_a_checkpoint_needs_is_pruned",),
+    ),
+    Plant(
+        "pruning looks at the newest checkpoint instead of the oldest",
+        "services/rules_engine/checkpoint.py",
+        "return min(usable, default=0)",
+        "return max(usable, default=0)",
+        (ARCHIVED + "test_the_floor_is_that_of_the_oldest_checkpoint_that_a_start_could_go_on_from",),
+    ),
+    Plant(
+        "a checkpoint that nobody can go on from lets the log be pruned",
+        "services/rules_engine/checkpoint.py",
+        "if (header := self.verify(kept)).state == STATE:",
+        "if header := self.verify(kept):",
+        (ARCHIVED + "test_the_floor_is_that_of_the_oldest_checkpoint_that_a_start_could_go_on_from",),
+    ),
+    Plant(
+        "an archive's hash is not compared",
+        SEGMENT,
+        "        if file.read() != digest.digest():",
+        "        if len(file.read()) != digest.digest_size:",
+        (SEGMENTS + "test_any_bit_that_turned_in_a_segment_is_noticed",),
+    ),
+    Plant(
+        "a file put in the place of another is believed",
+        SEGMENT,
+        "if sha256 and self.sha256 != sha256:",
+        "if sha256 and not self.sha256:",
+        (SEGMENTS + "test_a_file_put_in_the_place_of_another_is_never_read_from",),
+    ),
+    Plant(
+        "what cannot be read of the archive is read over",
+        ARCHIVE,
+        "                    return rows  # up to the damage; who reads on is told\n                raise\n",
+        "                    return rows\n                at = r.segment.last + 1\n",
+        (SEGMENTS + "test_a_damaged_file_is_never_read_from_and_is_named",),
+    ),
+    Plant(
+        "a hole in the archive is read over",
+        ARCHIVE,
+        "if r.segment.last < reach - 1 or not self.lies(r):\n                break",
+        "if not self.lies(r):\n                continue",
+        (SEGMENTS + "test_where_files_are_gone_the_log_begins_after_the_last_of_them",),
+    ),
+    Plant(
+        "a log that was pruned whole begins anew",
+        "services/adapters/log/sqlite.py",
+        "return max(-1 if last is None else int(last), -1 if sealed is None else int(sealed)) + 1",
+        "return (-1 if last is None else int(last)) + 1",
+        (SEGMENTS + "test_a_log_all_of_whose_records_were_pruned_goes_on_where_it_ended",),
+    ),
+    Plant(
+        "a backup does not look at the archive that it took",
+        "services/backup.py",
+        "if (r.segment.first < live or held.lies(r)) and (fault := held.fault(r)):",
+        "if not held.lies(r) and (fault := held.fault(r)) and not fault:",
+        (COMMANDS + "test_a_backup_whose_archive_is_damaged_or_lacks_a_file_is_none",),
+    ),
+    # -- under more than it can take it says so ------------------------------------------------------------------------------
+    Plant(
+        "connections are not bounded",
+        "services/adapters/http/front.py",
+        "if len(self.open) > self.bounds.connections:",
+        "if len(self.open) > 1_000_000:",
+        (FRONT + "test_where_all_connections_are_taken_the_longest_idle_makes_room",),
+    ),
+    Plant(
+        "a client that sends a byte a second has all the time",
+        "services/adapters/http/front.py",
+        "if now - since < self.seconds[name]:",
+        "if now - since < self.seconds[name] * 1_000:",
+        (FRONT + "test_a_head_that_comes_a_byte_at_a_time_is_a_408_and_other_clients_do_not_notice",),
+    ),
+    Plant(
+        "an endless head is read to its end",
+        "services/adapters/http/front.py",
+        "if self._head > self.front.bounds.head_bytes and not",
+        "if self._head < 0 and not",
+        (FRONT + "test_an_endless_head_is_a_431",),
+    ),
+    Plant(
+        "a body is read before its size is looked at",
+        "services/ingest/http.py",
+        "        if size > self.max_body_bytes:\n            raise self._too_large()\n",
+        "",
+        (FRONT + "test_the_rest_of_a_body_that_is_refused_is_not_read_for_ever",),
+    ),
+    Plant(
+        "nobody is told when to come back",
+        "services/adapters/http/problem.py",
+        'headers = {"Retry-After": str(ceil(retry_after))} if status in (429, 503) else {}',
+        "headers = dict[str, str]()",
+        (ROOM + "test_past_its_rate_a_sender_is_told_when_to_come_back",),
+    ),
+    Plant(
+        "one sender may take the whole room",
+        "services/ingest/room.py",
+        "if of[0] >= self.most // 2:",
+        "if of[0] >= self.most:",
+        (ROOM + "test_a_flood_of_one_sender_is_a_429_and_another_is_answered",),
+    ),
+    Plant(
+        "the bytes of bodies are not bounded",
+        "services/ingest/room.py",
+        "if room.bytes + size > room.most_bytes:",
+        "if room.bytes + size < 0:",
+        (ROOM + "test_bodies_have_half_of_the_bytes_for_one_sender",),
+    ),
+    Plant(
+        "a delivery on the short way keeps its place for ever",
+        "services/ingest/http.py",
+        "begun.done.add_done_callback(lambda _: place.leave())",
+        "assert place is not None",
+        (ROOM + "test_a_flood_of_one_sender_is_a_429_and_another_is_answered",),
     ),
     # -- what is read by columns means what the careful reading makes of it ----------------------------------------------------
     Plant(
+        "an id that is twice in one delivery passes beside other deliveries",
+        "services/ingest/core/usual.py",
+        "if len(set(ids)) != n and any(",
+        "if len(of) == 1 and len(set(ids)) != n and any(",
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "of deliveries read together the latest says what is far in the future",
+        "services/ingest/core/usual.py",
+        "read(bodies, min([d.horizon for d in deliveries]))",
+        "read(bodies, max([d.horizon for d in deliveries]))",
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "deliveries of two workspaces are read as one",
+        "services/ingest/together.py",
+        "self._waiting.setdefault((delivery.workspace, delivery.source, route), [])",
+        'self._waiting.setdefault(("", delivery.source, route), [])',
+        ("tests/shell/test_together.py",),
+    ),
+    Plant(
+        "what took the short way is acknowledged before it is durable",
+        "services/ingest/intake.py",
+        "await self.append_rows(delivery.workspace, rows)",
+        "asyncio.ensure_future(self.append_rows(delivery.workspace, rows)).add_done_callback(lambda done: done.exception())",
+        ("tests/shell/test_together.py",),
+    ),
+    Plant(
         "a key that stands twice is not seen",
+        "services/ingest/core/usual.py",
+        "!= 2 * strings + quotes:",
+        "< 2 * strings + quotes:",
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "a measure that stands twice in amounts is not seen",
         "services/ingest/core/usual.py",
         "!= 2 * strings:",
         "< 2 * strings:",
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "every row is taken to stand at the level of the first",
+        "services/kernel/columns.py",
+        "+ levels.index[paths.index]",
+        "+ levels.index[:1].repeat(len(rows))",
+        ("tests/core/test_usual.py::test_what_rows_report_is_each_measure_at_the_level_that_it_stands_at",),
+    ),
+    Plant(
+        "a row of the sandbox knows an interval before it began",
+        "services/ingest/sources/sandbox.py",
+        "if as_of <= max(start, 0):",
+        "if False:",
+        ("tests/core/test_usual.py::test_an_odd_row_of_the_sandbox_is_left_to_the_careful_reading",),
+    ),
+    Plant(
+        "amounts written over two lines are taken for those of two events",
+        "services/ingest/core/usual.py",
+        "if len(texts) != len(written):",
+        "if False:",
+        ("tests/core/test_usual.py",),
+    ),
+    Plant(
+        "an event that says several things says those of its neighbour",
+        "services/ingest/core/usual.py",
+        "if len(measures) != n:",
+        "if False:",
         ("tests/core/test_usual.py",),
     ),
     Plant(
@@ -540,6 +1367,272 @@ PLANTS = (
         "known.interval < 0",
         ("tests/shell/test_rules_api.py::test_how_far_boundaries_are_apart_is_settled_by_the_first_activation",),
     ),  # fmt: skip
+    # -- what schedules of faults show --------------------------------------------------------------------------------------
+    Plant(
+        "a worker that stood still before the call calls all the same",
+        actions("execute"),
+        "if self.wall.now() > begun + self.pace.lease - self.pace.call:",
+        "if False:",
+        (CRASH + "test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_nothing",),
+    ),
+    Plant(
+        "a decision that was repeated is looked for at its number",
+        "services/rules_engine/worker.py",
+        'offsets = arrays.pop("said_at").tolist() if "said_at" in arrays else range(len(ids) // (2 * ID))',
+        'offsets = list(range(len(ids) // (2 * ID)))\n        arrays.pop("said_at", None)',
+        ("tests/shell/test_checkpoints.py::test_repeated_decisions_keep_their_places_and_ends_in_a_checkpoint",),
+    ),
+    Plant(
+        "ticks fill a log whose clock is behind",
+        "services/rules_engine/worker.py",
+        "                if self.partition.now < due:  # the log's clock",
+        "                if False:  # the log's clock",
+        (WORKER + "test_time_that_the_log_lags_behind_is_waited_for_and_not_filled_with_ticks",),
+    ),
+    Plant(
+        "a start that fails after a skip looks like one under way",
+        "services/rules_engine/worker.py",
+        '                await self._halt(f"{type(error).__name__}: {error}")\n                raise\n',
+        "                raise\n",
+        ("tests/shell/test_checkpoints.py::test_a_start_that_fails_after_a_skip_says_so_and_does_not_look_like_one_under_way",),
+    ),
+    Plant(
+        "an unclear answer is answered by sending again",
+        actions("execute"),
+        '        faultpoint("actions.sent")\n',
+        '        if answer.kind == "unclear":\n'
+        "            answer = await self._write(step, observed, key)\n"
+        '        faultpoint("actions.sent")\n',
+        (SCHEDULES,),
+    ),
+    Plant(
+        "outcomes are marked as sent before they are on the log",
+        actions("worker"),
+        "        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])\n"
+        '        faultpoint("actions.appended")\n'
+        "        async with self.database.writing() as tx:\n"
+        "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n"
+        "            await store.let_go(tx, PUBLISHING, self.rules.owner)\n",
+        "        async with self.database.writing() as tx:\n"
+        "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n"
+        "            await store.let_go(tx, PUBLISHING, self.rules.owner)\n"
+        "        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "another content under a known id is taken for a repetition",
+        actions("intake"),
+        "        if before == content:\n",
+        "        if before:\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "the offset is stored before what was read up to it",
+        actions("worker"),
+        "        async with self.database.writing(store.inbox(partition), *turns) as tx:\n"
+        "            taken = await take_in(",
+        "        async with self.database.writing() as tx:\n"
+        "            await store.set_next_offset(tx, partition, page[-1].offset + 1)\n"
+        "        async with self.database.writing() as tx:\n"
+        "            taken = await take_in(",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "the call is made before its intent is committed (simulated)",
+        actions("execute"),
+        "        if not await self._intend(lease, draft, key):\n"
+        "            return False\n",
+        "        await self._write(step, observed, key)\n"
+        "        if not await self._intend(lease, draft, key):\n"
+        "            return False\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "the switch is not asked when a write is due",
+        actions("execute"),
+        "        so = self.circumstances((await store.kill_switch(tx, lease.workspace)).engaged)\n",
+        "        so = self.circumstances(False)\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "an approval is taken after its time",
+        actions("people"),
+        "        if row.expires_at < self.circumstances(False).now:\n",
+        "        if False:\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "senders are answered before their events are durable",
+        "services/adapters/log/writer.py",
+        "        await asyncio.shield(waiting.done)",
+        "        waiting.done.add_done_callback(lambda f: f.exception())",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "one stale look says that nothing was done",
+        "services/actions/core/progress.py",
+        "if len(attempt.seen) < enough or",
+        "if len(attempt.seen) < 2 or",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "a failed second step leaves the first",
+        "services/actions/core/progress.py",
+        "            return _restore(steps, by, tried)\n",
+        "            return _done(steps, by, FAILED, tried.reason)\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "a rule activated late reads nothing of before",
+        "services/rules_engine/worker.py",
+        "                await self._rebuild(demand, page[at].offset)\n",
+        "                self.partition = Partition(self.guards, demand, self.partition.skipped)\n"
+        "                self.partition.offset = page[at].offset\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "an append of decisions that failed is taken for done",
+        "services/rules_engine/worker.py",
+        "        places = await self.decisions.append([(d.workspace, d) for d in missing]) if missing else ()\n",
+        "        try:\n"
+        "            places = await self.decisions.append([(d.workspace, d) for d in missing]) if missing else ()\n"
+        "        except Unavailable:\n"
+        "            places = [(0, 0)] * len(missing)\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "a lease that ran out is not claimed again",
+        actions("execute"),
+        'and_(intents.c.state == "running", intents.c.lease_until < now)',
+        'and_(intents.c.state == "running", intents.c.lease_until < 0)',
+        (SCHEDULES,),
+    ),
+    Plant(
+        "an outcome that the database did not take is forgotten by ingest",
+        "services/ingest/intake.py",
+        "                await asyncio.sleep(min(0.2 * 2 ** min(attempt, 10), LONGEST))\n",
+        "                return\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "a skip does not outlive the process",
+        "services/rules_engine/worker.py",
+        "            skips |= {s.record.offset for s in page if isinstance(s.record, Skip)}\n",
+        "            skips |= set()\n",
+        (SCHEDULES,),
+    ),
+    Plant(
+        "the ledger lacks what a decision came to",
+        actions("store"),
+        '        self.note(outcome.workspace, "outcome", outcome.decision_id, outcome.by, **body)\n',
+        "",
+        (SCHEDULES,),
+    ),
+    # -- what starts it in production -------------------------------------------------------------------------------------
+    Plant("the image runs as root", "Dockerfile", "USER 10001:10001", "USER 0:0", (f"{IMAGE}test_it_runs_as_a_number_that_is_not_root",)),
+    Plant(
+        "the image holds what nobody has checked the hashes of",
+        "Dockerfile", " --require-hashes", "",
+        (f"{IMAGE}test_what_is_installed_is_locked_and_hashed",),
+    ),
+    Plant(
+        "compose starts two engines at one address",
+        "deploy/compose.yaml", "TRIMTAB_ADVERTISE: http://rules-2:8420", "TRIMTAB_ADVERTISE: http://rules-1:8420",
+        (f"{COMPOSE}test_addresses_lead_to_services",),
+    ),
+    Plant(
+        "compose misspells a setting",
+        "deploy/compose.yaml", "TRIMTAB_ACTIONS_URL:", "TRIMTAB_ACTION_URL:",
+        (f"{COMPOSE}test_a_process_is_started_with_settings_that_there_are",),
+    ),
+    Plant(
+        "compose reads the server's secret from where nothing is",
+        "deploy/compose.yaml", "TRIMTAB_SECRET_FILE: /run/secrets/secret", "TRIMTAB_SECRET_FILE: /run/secrets/secrets",
+        (f"{COMPOSE}test_a_process_is_started_with_settings_that_there_are",),
+    ),
+    Plant(
+        "the chart asks where nothing answers whether a pod is ready",
+        PODS, "httpGet: {path: /readyz, port: http}", "httpGet: {path: /healthz, port: http}",
+        (f"{CHART}test_a_process_is_asked_where_it_answers_and_has_the_time_to_end",),
+    ),
+    Plant(
+        "the chart restarts pods while the database is away",
+        PODS, "    livenessProbe: # the loop turns; asks neither Kafka nor the database, which no restart would mend\n      httpGet: {path: /livez,",
+        "    livenessProbe:\n      httpGet: {path: /readyz,",
+        (f"{CHART}test_a_process_is_asked_where_it_answers_and_has_the_time_to_end",),
+    ),
+    Plant(
+        "the chart kills a pod that drains",
+        PODS, "terminationGracePeriodSeconds: 30 #", "terminationGracePeriodSeconds: 10 #",
+        (f"{CHART}test_a_process_is_asked_where_it_answers_and_has_the_time_to_end",),
+    ),
+    Plant(
+        "the chart's pods run as root",
+        PODS, "runAsUser: 10001", "runAsUser: 0",
+        (f"{CHART}test_nothing_runs_as_root_gains_rights_or_writes_beside_its_volumes",),
+    ),
+    Plant(
+        "the chart's pods are told of Services in variables that look like settings",
+        PODS, "enableServiceLinks: false # a Service", "enableServiceLinks: true # a Service",
+        (f"{CHART}test_nothing_runs_as_root_gains_rights_or_writes_beside_its_volumes",),
+    ),
+    Plant(
+        "the chart misspells a setting",
+        PODS, "TRIMTAB_KAFKA_REPLICAS: {{", "TRIMTAB_KAFKA_REPLICA: {{",
+        (f"{CHART}test_a_process_is_started_with_settings_that_there_are",),
+    ),
+    Plant(
+        "the chart misspells a field",
+        PODS, "      periodSeconds: 10\n", "      periodSecond: 10\n",
+        (f"{CHART}test_what_it_makes_is_valid_to_the_last_field",),
+    ),
+    Plant(
+        "the chart gives the signing secrets to the wrong service",
+        PODS, '{{- if eq .service "ingest" -}}', '{{- if eq .service "console" -}}',
+        (f"{CHART}test_every_secret_that_is_given_reaches_who_needs_it_and_nobody_else",),
+    ),
+    Plant(
+        "the chart migrates after the new build has started",
+        f"{TEMPLATES}/migrate.yaml", "helm.sh/hook: pre-install,pre-upgrade", "helm.sh/hook: post-install,post-upgrade",
+        (f"{CHART}test_the_schema_is_migrated_before_anything_else_by_its_owner",),
+    ),
+    Plant(
+        "the chart scales engines by the lag of others",
+        f"{TEMPLATES}/keda.yaml", "consumerGroup: {{ $kafka.prefix }}.rules", "consumerGroup: {{ $kafka.prefix }}.actions",
+        (f"{CHART}test_who_scales_by_load_is_not_told_a_number_and_the_engine_scales_by_its_lag",),
+    ),
+    Plant(
+        "the chart keeps engines from one another",
+        f"{TEMPLATES}/networkpolicies.yaml", '"rules" (list "console" "rules" "test")', '"rules" (list "console" "test")',
+        (f"{CHART}test_only_those_who_need_to_reach_a_service",),
+    ),
+    Plant(
+        "the chart takes values that there are not",
+        "helm/trimtab/values.schema.json", '  "additionalProperties": false,\n  "properties": {\n    "global"', '  "properties": {\n    "global"',
+        (f"{CHART}test_a_wrong_value_is_refused_by_its_name",),
+    ),
+    # -- what is measured is right before it is fast ----------------------------------------------------------------------
+    Plant(
+        "a benchmark's engine may be fed fewer events than are counted",
+        "benchmarks/kafka.py",
+        "    if fed_events != events:",
+        "    if fed_events > events:",
+        ("tests/e2e/test_bench_kafka.py::test_a_record_that_is_lost_or_comes_twice_is_no_measurement",),
+    ),
+    Plant(
+        "a benchmark's engine does not begin at the log's beginning",
+        "benchmarks/kafka.py",
+        "aclosing(log.follow(number, 0))",
+        "aclosing(log.follow(number, 1))",
+        ("tests/e2e/test_bench_kafka.py::test_what_is_said_is_what_was_decided_in_order",),
+    ),
+    Plant(
+        "a benchmark's senders send every part each",
+        "benchmarks/kafka.py",
+        "        for part in waiting:",
+        "        for part in parts:",
+        ("tests/e2e/test_bench_kafka.py::test_parts_are_written_each_once",),
+    ),
 )
 
 
@@ -560,11 +1653,13 @@ class Garden:
         self.folder, self.writes = folder, 0
         for name in COPIED:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.db*"))
-        shutil.copy(ROOT / "pyproject.toml", folder)
+        for name in FILES:
+            shutil.copy(ROOT / name, folder)
 
     def test(self, tests: tuple[str, ...], patience: int = 90) -> tuple[int, str]:
         """(pytest's exit code, what it says); a run that takes longer than `patience` seconds is red: what hangs is noticed."""
         environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH")} | {"PYTHONHASHSEED": "0"}
+        environment.setdefault("TRIMTAB_CACHE", str(ROOT / "var" / "kafka"))  # the jars of Kafka are not copied
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "--hypothesis-seed=0", "-o", "timeout=60", *tests]
         try:
             done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=patience)
@@ -621,7 +1716,12 @@ def work(gardens: list[Garden], plants: tuple[Plant, ...], console: Console) -> 
                 plant = queue.get_nowait()
             except Empty:
                 return
-            grown[plant.name] = result = garden.grow(plant)
+            result = garden.grow(plant)
+            if result.verdict in ("SURVIVED", "BROKEN"):  # some need a turn of events that does not come every time: said, so that the test is made surer
+                console.print(f"[yellow]{result.verdict:8}[/] {plant.name}: {result.by}; once more")
+                again = garden.grow(plant)
+                result = replace(again, by=f"{again.by}, the second time")
+            grown[plant.name] = result
             console.print(f"[{'green' if result.verdict == 'caught' else 'red'}]{result.verdict:8}[/] {plant.name}")
 
     diggers = [threading.Thread(target=dig, args=(garden,)) for garden in gardens]
@@ -640,7 +1740,7 @@ def sound(gardens: list[Garden], plants: tuple[Plant, ...], console: Console) ->
     def ask(i: int) -> None:
         answers[i] = gardens[i].test(tuple(tests[i :: len(gardens)]), patience=240)
 
-    askers = [threading.Thread(target=ask, args=(i,)) for i in range(len(gardens))]
+    askers = [threading.Thread(target=ask, args=(i,)) for i in range(min(len(gardens), len(tests)))]  # named no test, pytest would run them all
     for asker in askers:
         asker.start()
     for asker in askers:
@@ -666,9 +1766,14 @@ def main(words: list[str]) -> int:
     for r in results:
         table.add_row(r.plant.name, r.verdict if r.verdict == "caught" else f"[bold red]{r.verdict}[/]", r.by, f"{r.seconds:.0f}")
     console.print(table)
-    caught = sum(r.verdict == "caught" for r in results)
-    console.print(f"{caught} of {len(results)} planted bugs were caught, in {time.monotonic() - start:.0f} s")
-    return int(caught < len(results))
+    missed = [r for r in results if r.verdict != "caught"]
+    for r in results:
+        if r.verdict == "caught" and r.by.endswith("the second time"):
+            console.print(f"[yellow]unsure[/] {r.plant.name}: {r.by}")
+    console.print(f"{len(results) - len(missed)} of {len(results)} planted bugs were caught, in {time.monotonic() - start:.0f} s")
+    for r in missed:
+        console.print(f"[bold red]{r.verdict}[/] {r.plant.name}: {r.by}")
+    return int(bool(missed))
 
 
 if __name__ == "__main__":

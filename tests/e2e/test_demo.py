@@ -26,7 +26,7 @@ from services.demo.show import MARK, Show, fresh
 from services.kernel.errors import Misconfigured, Unavailable
 from services.kernel.record import EventBatch
 from services.rules_engine.language.pack import guards, load_pack
-from services.rules_engine.replay import records
+from services.rules_engine.replay import pages
 from services.rules_engine.trial import run_tests
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +40,14 @@ def few() -> list[Experiment]:
 
 @asynccontextmanager
 async def staged(folder: Path, seed: int) -> AsyncIterator[Replay]:
+    async with staged_with(folder, few(), HOURS, seed) as replay:
+        yield replay
+
+
+@asynccontextmanager
+async def staged_with(folder: Path, tests: list[Experiment], hours: int, seed: int) -> AsyncIterator[Replay]:
     """A whole Trimtab and a whole platform, with the creatives of a few tests and the demo's rules in effect."""
-    show = Show(Console(quiet=True), Settings(data=folder, port=0), Sample.draw(few(), HOURS, seed))
+    show = Show(Console(quiet=True), Settings(data=folder, port=0), Sample.draw(tests, hours, seed))
     async with AsyncExitStack() as stack:
         replay, _ = await show.set_up(stack, fresh(folder / "demo"), leave=False)
         yield replay
@@ -69,7 +75,7 @@ async def test_a_paused_headline_is_shown_to_nobody_and_a_doubtful_test_is_left_
         for hour in range(1, HOURS + 1):
             await replay.hour(hour)
         counted: Counter[str] = Counter()
-        for batch in [s.record for s in await records(replay.trimtab.events, 0) if isinstance(s.record, EventBatch)]:
+        for batch in [s.record async for page in pages(replay.trimtab.events, 0) for s in page if isinstance(s.record, EventBatch)]:
             for event, measure, amount in zip(batch.amount_event.tolist(), batch.amount_measure.tolist(), batch.amount.tolist(), strict=True):
                 if batch.measures[measure] == "impressions":
                     counted[batch.paths[batch.entity[event]]] += amount
