@@ -63,12 +63,14 @@ def span(events: int) -> int:
     return SPAN // events
 
 
-def deltas(events: int, per_record: int, creatives: int, seed: int = 5) -> Iterator[tuple[int, bytes]]:
-    """(stamp, encoded record): one amount an event."""
+def deltas(events: int, per_record: int, creatives: int, seed: int = 5, each: bool = False) -> Iterator[tuple[int, bytes]]:
+    """(stamp, encoded record): one amount an event; with `each` the first events are one of every creative."""
     rng = np.random.default_rng(seed)
     path = paths(creatives)
     weight = rng.pareto(1.6, creatives) + 1
     creative = rng.choice(creatives, events, p=weight / weight.sum())
+    if each:
+        creative[:creatives] = rng.permutation(creatives)
     measure = rng.choice(4, events, p=SHARES)
     measure = np.where((measure == 1) & (rng.random(events) > quality(creatives)[creative]), 0, measure)
     amount = np.where(measure == 3, rng.integers(16, 640, events) * 15_625, 1_000_000).astype(np.int64)
@@ -79,6 +81,17 @@ def deltas(events: int, per_record: int, creatives: int, seed: int = 5) -> Itera
         n = len(creative[s])
         batch = _batch(path, creative[s], ids[s], at[s], np.arange(n), measure[s], amount[s])
         yield int(at[s][-1]), encode(batch)
+
+
+def everyone(creatives: int, at: int) -> Iterator[tuple[int, bytes]]:
+    """(stamp, encoded record): some cents spent on every creative at that instant, so that all of them are live."""
+    rng = np.random.default_rng(7)
+    path = paths(creatives)
+    for i in range(0, creatives, 1_000):
+        creative = np.arange(i, min(creatives, i + 1_000))
+        n = len(creative)
+        ids = rng.integers(-(2**63), 2**63, (n, 2), dtype=np.int64)
+        yield at, encode(_batch(path, creative, ids, np.full(n, at), np.arange(n), np.full(n, 3), np.full(n, 15_625)))
 
 
 def reports(events: int, per_record: int, creatives: int, seed: int = 5) -> Iterator[tuple[int, bytes]]:
@@ -92,7 +105,8 @@ def reports(events: int, per_record: int, creatives: int, seed: int = 5) -> Iter
     grown = (at - day * DAY) / DAY
     full = rng.integers(2_000, 90_000, creatives)
     shown = (full[creative] * grown).astype(np.int64)
-    amounts = np.stack([shown, shown // 80, shown // 2_000, shown // 100], axis=1) * 1_000_000
+    clicks = (shown * 0.15 * quality(creatives)[creative]).astype(np.int64)
+    amounts = np.stack([shown, clicks, clicks // 4, (shown * 0.315).astype(np.int64)], axis=1) * 1_000_000
     key = rng.integers(-(2**63), 2**63, (creatives, 2), dtype=np.int64)
     for i in range(0, events, per_record):
         s = slice(i, i + per_record)
@@ -128,7 +142,7 @@ def rules(count: int, interval: int, seed: int = 3, guarded: bool = False) -> li
     `interval` between boundaries is microseconds of engine time.
     """
     rnd = random.Random(seed)
-    tail = 1.02 * count**0.17  # the more rules there are, the rarer what they look for, so that decisions stay about as many
+    tail = 0.9 * count**0.17  # the more rules there are, the rarer what they look for, so that decisions stay about as many
     made = []
     for i in range(count):
         depth, (window, _) = rnd.choice((1, 2, 3, 4)), rnd.choice(WINDOWS)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 class Figure:
     """`goal` is the least `value` to reach (the most, where `at_most`); `ratio` is value over that of `against`, measured in the same run."""
 
-    benchmark: str  # engine | ingest | latency | actions
+    benchmark: str  # engine | ingest | latency | actions | restore | upkeep | kafka
     case: str  # "rules=100 per_record=100 tick=10000 entities=1250"
     value: float
     unit: str

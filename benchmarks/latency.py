@@ -15,8 +15,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 import httpx2
 import uvloop
@@ -24,6 +25,8 @@ import uvloop
 from benchmarks.figure import Figure
 from benchmarks.ingest import JSON, _instant, _path
 from benchmarks.load import open_loop, request
+
+Probes: TypeAlias = list[tuple[int, str]]  # (the number of a request, the creative that it is the first of)
 
 SECONDS = 15.0
 PROBES = 20  # a second, at most
@@ -82,12 +85,12 @@ def serve(cpu: int, folder: str) -> None:
     uvloop.run(run())
 
 
-def sent(rate: int, size: int, seconds: float, key: str) -> tuple[list[bytes], list[tuple[int, str]]]:
+def sent(rate: int, size: int, seconds: float, key: str) -> tuple[list[bytes], Probes]:
     """(requests, which of them is the first of which creative)."""
     rnd, now = random.Random(11), time.time_ns() // 1000
     headers = (JSON, ("authorization", f"Bearer {key}"))
     made: list[bytes] = []
-    probes: list[tuple[int, str]] = []
+    probes: Probes = []
     count = int(rate / size * seconds)
     every = max(1, count // int(PROBES * seconds))
     for r in range(count):
@@ -121,14 +124,22 @@ def measure(rate: int, size: int, interval: int, seconds: float = SECONDS) -> It
         process.wait(60)
     if measured.refused:
         raise RuntimeError(f"the server answered {measured.refused[0]!r}")
+    case = f"events/s={rate} interval={interval}ms decisions={len(probes)}"
+    yield from told(case, probes, seen, began, size / rate, GOALS[interval])
+    yield Figure("latency", f"{case} acknowledged p99", measured.quantile(0.99), "s", at_most=True)
+
+
+def told(
+    case: str, probes: Probes, seen: Mapping[str, float], began: float, apart: float, goals: tuple[float | None, float | None], benchmark: str = "latency"
+) -> Iterator[Figure]:
+    """p50 and p99; requests were due `apart` seconds from one another, the first when it `began`. Raises RuntimeError where a decision is missing."""
     missing = [path for _, path in probes if path not in seen]
     if missing:
-        raise RuntimeError(f"{len(missing)} of {len(probes)} decisions did not come within {2 * interval / 1000 + 1:g} s, first {missing[0]}")
-    took = sorted(seen[path] - (began + r * size / rate) for r, path in probes)
-    case = f"events/s={rate} interval={interval}ms decisions={len(took)}"
-    for name, q, goal in (("p50", 0.5, GOALS[interval][0]), ("p99", 0.99, GOALS[interval][1])):
-        yield Figure("latency", f"{case} event to decision {name}", took[min(int(len(took) * q), len(took) - 1)], "s", goal, at_most=True)
-    yield Figure("latency", f"{case} acknowledged p99", measured.quantile(0.99), "s", at_most=True)
+        raise RuntimeError(f"{len(missing)} of {len(probes)} decisions did not come in time, first {missing[0]}")
+    took = sorted(seen[path] - (began + r * apart) for r, path in probes)
+    for name, q, goal in (("p50", 0.5, goals[0]), ("p99", 0.99, goals[1])):
+        value = took[min(int(len(took) * q), len(took) - 1)]
+        yield Figure(benchmark, f"{case} event to decision {name}", value, "s", goal, at_most=True)
 
 
 CASES = ((100, 1, 1_000), (1_000, 10, 1_000), (5_000, 25, 1_000), (1_000, 10, 100))

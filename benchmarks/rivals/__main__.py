@@ -27,6 +27,7 @@ Contestant = tuple[Callable[[], float], Callable[[Sequence[Event]], list[Fired]]
 def engine(per_record: int, count: int) -> Contestant:
     from benchmarks.engine import Case, known_ids, prepared
     from services.adapters.codec.record import decode
+    from services.adapters.log.codec import EVENTS
     from services.kernel.record import EventBatch, Stamped, Tick
 
     case = Case(rules=RULES, per_record=per_record, creatives=CREATIVES, events=count)
@@ -41,7 +42,8 @@ def engine(per_record: int, count: int) -> Contestant:
         for i in range(0, count // per_record, page):
             part = records[i : i + page]
             stamp = part[-1][0]
-            partition.step([Stamped(offset + i + j, stamp, decode(data)) for j, (_, data) in enumerate(part)])
+            read = EVENTS.decode_all([data for _, data in part])
+            partition.step([Stamped(offset + i + j, stamp, record) for j, record in enumerate(read)])
         took = time.process_time() - began
         gc.unfreeze()
         return count / took
@@ -71,6 +73,7 @@ def per_event(make: Callable[[Sequence[Rule], bool], PerEvent], count: int, on_r
 
     records, half, rules = bare.as_json(list(events(ACCOUNT, CREATIVES, count))), count // 2, plain_rules(RULES)
     parse, measures = Decoder(bare.Json).decode, {name: i for i, name in enumerate(MEASURES)}
+    make(rules, False)  # a library that is not installed is noticed here
 
     def feed(to: PerEvent, these: Sequence[bytes]) -> None:
         take = to.feed
