@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: setup demo kafka kafka-soak postgres kubernetes soak storm simulate test check ci docs proto planted histories bench bench-check clean
+.PHONY: setup demo demo-production kafka kafka-soak postgres kubernetes soak storm simulate test check ci docs proto planted histories bench bench-check clean
 
 setup: .venv/ready  ## the virtual environment, locked and hashed
 
@@ -24,6 +24,9 @@ storm: setup  ## kills a process that only writes, some ten times a second; KILL
 
 demo: setup  ## the main job on real data, embedded; EXIT=1 ends instead of leaving the pages running
 	@$(PY) -m services demo $(if $(EXIT),--exit,)
+
+demo-production: setup  ## the same on Kafka and PostgreSQL, with two engines and two action workers of which some are killed; EXIT=1 ends
+	@$(PY) deploy/demo_production.py $(if $(EXIT),--exit,)
 
 kafka: setup  ## Apache Kafka on loopback until Ctrl-C; prints its address. BROKERS=1|3
 	@$(PY) deploy/kafka/broker.py --brokers $(or $(BROKERS),1)

@@ -26,3 +26,4 @@ make test
 .venv/bin/python -m pytest -n 2 --dist loadfile -m slow tests
 make planted
 make demo EXIT=1
+make demo-production EXIT=1

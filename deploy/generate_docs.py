@@ -302,7 +302,7 @@ def kafka_topics() -> str:
 
     why = {
         "cleanup.policy": "records are never compacted away",
-        "message.timestamp.type": "the broker stamps: no sender can push engine time",
+        "message.timestamp.type": "the broker stamps: no sender can push engine time; `CreateTime` on a simulated clock, which nothing real runs on",
         "retention.ms": "for ever, or at least `TRIMTAB_KAFKA_RETENTION_DAYS`",
         "retention.bytes": "no record goes because others came",
         "min.insync.replicas": "`TRIMTAB_KAFKA_REPLICAS` - 1, at least 1: so many have a record before it is acknowledged",

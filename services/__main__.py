@@ -66,11 +66,12 @@ def text_of(file: Path) -> str:
 def demo(
     exit: Annotated[bool, typer.Option("--exit", help="end instead of leaving the pages running; the last line is the figures as JSON")] = False,
     seed: Annotated[int, typer.Option(min=0, help="draws the order of the views")] = 1,
+    production: Annotated[bool, typer.Option("--production", help="on the Kafka and PostgreSQL of the settings, with processes killed on the way")] = False,
 ) -> None:
     """Replays real A/B tests of real creatives through everything, on a simulated clock."""
-    from services.demo.show import main as show
+    from services.demo.show import in_production, main
 
-    raise typer.Exit(show(leave=not exit, seed=seed))
+    raise typer.Exit((in_production if production else main)(leave=not exit, seed=seed))
 
 
 @app.command()

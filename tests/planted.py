@@ -55,6 +55,7 @@ ACTIONS, CRASH, LEDGER, WORKER = (f"tests/shell/test_{name}.py::" for name in ("
 MANY, POSTGRES = (f"tests/shell/test_{name}.py::" for name in ("many_workers", "postgres"))
 PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
 WATCHED = "tests/shell/test_ledger_watch.py::"
+SHOWN = "tests/e2e/test_demo_production.py::"
 BUCKET = "tests/shell/test_bucket.py::"
 SEQUENCE = "tests/shell/test_sequence.py::"
 CHECKPOINTS = "tests/shell/test_checkpoints.py::"
@@ -487,7 +488,7 @@ PLANTS = (
     ),
     Plant(
         "records that their senders stamped are believed",
-        KAFKA, "if r.timestamp_type != APPEND_TIME:", "if r.timestamp < APPEND_TIME:",
+        KAFKA, "if r.timestamp_type != by:", "if r.timestamp < by:",
         (ON_KAFKA + "test_records_that_others_stamped_are_not_read",),
     ),
     Plant(
@@ -1632,6 +1633,27 @@ PLANTS = (
         "        for part in waiting:",
         "        for part in parts:",
         ("tests/e2e/test_bench_kafka.py::test_parts_are_written_each_once",),
+    ),
+    Plant(
+        "a topic on a simulated clock is taken for a real one",
+        "services/adapters/log/topics.py",
+        "\"CreateTime\" if topic.simulated else \"LogAppendTime\"",
+        "\"CreateTime\"",
+        (f"{SHOWN}test_records_of_a_simulated_topic_have_its_clocks_stamps_and_no_other_process_takes_it_for_real",),
+    ),
+    Plant(
+        "real platforms may be acted on while the clock is simulated",
+        "services/adapters/settings.py",
+        "if settings.clock and settings.executors:",
+        "if settings.clock and not settings.executors:",
+        (f"{SHOWN}test_on_a_simulated_clock_nothing_real_can_be_acted_on",),
+    ),
+    Plant(
+        "services on a shared clock date their records by the world's",
+        "services/production/service.py",
+        "SharedClock(settings.clock) if settings.clock else self.wall",
+        "self.wall",
+        (f"{SHOWN}test_what_is_decided_in_production_is_what_one_process_decides_whoever_is_killed",),
     ),
 )
 

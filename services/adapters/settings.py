@@ -76,6 +76,9 @@ class Settings(BaseModel):
         default_factory=dict, repr=False,
         description='active signing secrets by source, as JSON: {"sandbox": ["whsec_..."]}; of several workspaces: {"shop": {"sandbox": ["whsec_..."]}}',
     )
+    clock: Path | None = Field(
+        None, description="file of a simulated clock that the services on this machine share, for practice: topics and folders of their own, no real platform"
+    )
     kafka: str = Field("", description="addresses of the Apache Kafka that holds the log, as host:port[,host:port]; empty: the data folder holds it")
     kafka_prefix: str = Field("trimtab", pattern=r"^[a-z][a-z0-9-]{0,62}$", description="what its topics' names begin with: trimtab.events, trimtab.decisions")
     kafka_partitions: int = Field(12, ge=1, le=1000, description="partitions of each topic, fixed once there are records: it says where a workspace's are")
@@ -161,10 +164,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
 
 
 def at_odds(settings: Settings) -> list[str]:
-    """What of the settings of Kafka does not go together."""
+    """What of the settings of Kafka and of a simulated clock does not go together."""
     given = {name for name in settings.model_fields_set if name.startswith("kafka_") and getattr(settings, name) != Settings.model_fields[name].default}
     if not settings.kafka:
+        given |= {"clock"} if settings.clock else set()
         return [f"{PREFIX}{name.upper()} says nothing without {PREFIX}KAFKA, the brokers' addresses" for name in sorted(given)]
+    if settings.clock and settings.executors:
+        return [f"{PREFIX}CLOCK and {PREFIX}EXECUTORS do not go together: on a simulated clock nothing real is acted on"]
     faults = [f"{PREFIX}KAFKA={address} is no address: write host:port" for address in settings.kafka.split(",") if not is_address(address)]
     tls, sasl = settings.kafka_security.endswith("SSL"), settings.kafka_security.startswith("SASL")
     files = [name for name in ("kafka_ca", "kafka_cert", "kafka_cert_key") if name in given and not tls]

@@ -20,14 +20,12 @@ from zoneinfo import ZoneInfo
 import httpx2
 from standardwebhooks import Webhook
 
-from services.adapters.clock import ManualClock
 from services.demo.platform import Platform
 from services.demo.sample import Arm, Experiment, order
 from services.demo.score import Score, plain_rule, score
-from services.embedded import Embedded
+from services.demo.stage import Hand, Stage, stands_still
 from services.kernel.decision import Decision
-from services.kernel.errors import Bug, Unavailable
-from services.kernel.record import Tick
+from services.kernel.errors import Bug
 from services.sandbox import payload
 
 PACK = Path(__file__).parent / "headlines.yaml"
@@ -40,7 +38,7 @@ JUDGED = 2 * SECOND  # after an hour's reports the clock moves past the next bou
 ROWS = 20  # of one delivery
 AT_ONCE = 4  # deliveries under way at the same time
 PAUSE = 0.002  # seconds between two looks at whether all is still; the actions service has no event for it
-PATIENCE = 60.0  # seconds of the world until a replay that stands still is given up
+AGAIN = 0.2  # seconds until whoever was told to come back does
 DOUBTFUL = "doubtful assignment"
 
 
@@ -93,19 +91,24 @@ class Figures:
 
 @dataclass(slots=True)
 class Replay:
-    trimtab: Embedded
+    stage: Stage
     platform: Platform
-    clock: ManualClock
     sample: Sample
     api: httpx2.AsyncClient  # with the command line's key
     sender: httpx2.AsyncClient  # with none: a signature is all that a webhook shows
     secret: str
     shown: set[str] = field(default_factory=set)  # paths of the creatives that readers see
     paused_after: dict[str, int] = field(default_factory=dict)  # arm -> hours it was shown
-    fired: list[Decision] = field(default_factory=list)
-    last: dict[str, Decision] = field(default_factory=dict)  # path -> the last that was decided about it
+    said: list[Decision] = field(default_factory=list)  # every decision, as the log has them
     overview: dict[str, Any] = field(default_factory=dict)  # as of the last time that nothing moved
-    read: int = 0  # decisions read so far
+
+    @property
+    def clock(self) -> Hand:
+        return self.stage.clock
+
+    @property
+    def fired(self) -> list[Decision]:
+        return [d for d in self.said if d.kind == "fired"]
 
     async def introduce(self) -> None:
         """The platform has the creatives, Trimtab knows them, every test has its target, and the rules are in effect."""
@@ -125,8 +128,9 @@ class Replay:
         """Hour `number`, from 1, is over: its views are reported, judged, and acted on."""
         self.clock.set(START + number * HOUR)
         await self._deliver("report", f"hour-{number}", [self._row(test, arm, number) for test, arm in self.sample.arms if path(test, arm) in self.shown])
-        self.clock.advance(JUDGED)
-        await self.settle()
+        async with self.stage.trouble(number):
+            self.clock.advance(JUDGED)
+            await self.settle()
         await self._look(number)
 
     async def settle(self) -> None:
@@ -134,28 +138,22 @@ class Replay:
 
         Then every decision is in the inbox, and those in flight are the ones that wait for a person.
         """
-        worker = self.trimtab.worker
         try:
-            async with asyncio.timeout(PATIENCE):
-                [(_, offset)] = await self.trimtab.events.append([("", Tick())])
-                await worker.caught_up(offset + 1)
+            async with asyncio.timeout(self.stage.patience):
+                await self.stage.judged()
                 while True:
+                    self.said += await self.stage.news()
                     self.overview = await self._get("/v1/overview")
-                    if sum(self.overview["kinds"].values()) == len(worker.place) and self._in_flight() == self.overview["waiting"]:
+                    taken_in = sum(self.overview["kinds"].values()) == len(self.said)
+                    if taken_in and (await self._get("/v1/engine"))["in_flight"] == self.overview["waiting"]:
                         return
                     await asyncio.sleep(PAUSE)
         except TimeoutError:
-            raise Unavailable(f"nothing has moved for {PATIENCE:.0f} s{f': {worker.stopped}' if worker.stopped else '; see the log beside the data'}") from None
-
-    def _in_flight(self) -> int:
-        return int(self.trimtab.answers.status(self.trimtab.settings.workspace)["in_flight"])
+            raise stands_still(self.stage) from None
 
     async def figures(self, rounds: int) -> Figures:
-        while page := await self.trimtab.decisions.read(0, self.read):
-            self.last |= {s.record.path: s.record for s in page}
-            self.read = page[-1].offset + 1
-            self.fired += [s.record for s in page if s.record.kind == "fired"]
-        held = [d for d in self.last.values() if d.kind == "refused"]
+        last = {d.path: d for d in self.said}  # what was decided last about each
+        held = [d for d in last.values() if d.kind == "refused"]
         engine = await self._get("/v1/engine")
         statuses = {name: n for name, n in sorted(self.overview["statuses"].items()) if name != "recorded"}
         by_guard = Counter(guard for d in held for guard in d.refusals)
@@ -191,15 +189,27 @@ class Replay:
         body, now = payload.body(kind, "upworthy", self.clock.now(), rows), datetime.now(UTC)
         signature = Webhook(self.secret).sign(message, now, body.decode())
         headers = {"webhook-id": message, "webhook-timestamp": str(int(now.timestamp())), "webhook-signature": signature, "content-type": "application/json"}
-        answer = await self.sender.post("/v1/webhooks/sandbox", content=body, headers=headers)
+        answer = await self._patiently(self.sender, "POST", "/v1/webhooks/sandbox", content=body, headers=headers)
         if answer.status_code != 202 or answer.json().get("quarantined"):
             raise Bug(f"the webhook {message} was answered {answer.status_code}: {answer.text[:300]}")
 
     async def _get(self, route: str) -> Any:
-        return told(await self.api.get(route))
+        return told(await self._patiently(self.api, "GET", route))
 
     async def _post(self, route: str, body: Any) -> Any:
-        return told(await self.api.post(route, content=json.dumps(body), headers={"content-type": "application/json"}))
+        return told(await self._patiently(self.api, "POST", route, content=json.dumps(body), headers={"content-type": "application/json"}))
+
+    async def _patiently(self, http: httpx2.AsyncClient, method: str, route: str, **options: Any) -> httpx2.Response:
+        """Who is told to come back does, as any sender would."""
+        try:
+            async with asyncio.timeout(self.stage.patience):
+                while True:
+                    answer = await http.request(method, route, **options)
+                    if answer.status_code not in (429, 503):
+                        return answer
+                    await asyncio.sleep(AGAIN)
+        except TimeoutError:
+            raise stands_still(self.stage) from None
 
 
 def told(answer: httpx2.Response) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import json
 import os
 import secrets
@@ -14,25 +15,28 @@ import shutil
 import signal
 import textwrap
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from rich.console import Console
 
-from services.adapters.clock import ManualClock
+from services.adapters.log.codec import DECISIONS
 from services.adapters.log.lock import FolderLock
 from services.adapters.settings import Settings, from_environment
 from services.adapters.telemetry import configure
 from services.demo.board import WIDTH, Board, console, in_words, speed
+from services.demo.fleet import fleet, usable
 from services.demo.platform import ROOT, TOKEN, sandbox
 from services.demo.replay import HOUR, JUDGED, PACK, ROUNDS, RULE, START, ZONE, Figures, Replay, Sample, path, told
 from services.demo.sample import Experiment, bundled
 from services.demo.score import plain_rule
-from services.embedded import Embedded
+from services.demo.stage import Place, one_process
 from services.kernel.errors import Misconfigured
 from services.kernel.record import Clock
 from services.sandbox.payload import instant
@@ -62,10 +66,50 @@ def main(leave: bool, seed: int = SEED, tests: list[Experiment] | None = None, r
     return 0 if outcome.holds else 1
 
 
+def in_production(leave: bool, seed: int = SEED, tests: list[Experiment] | None = None, rounds: int = ROUNDS) -> int:
+    """As `main`, on Kafka and PostgreSQL, where a process of the engine and one of actions are killed on the way; 1 also where its decisions differ."""
+    wanted = from_environment(os.environ)
+    screen, kills = console(), {max(1, rounds // 3): "rules", max(2, 2 * rounds // 3): "actions"}
+    sample = Sample.draw(bundled() if tests is None else tests, rounds, seed)
+    beside = wanted.model_copy(update={"kafka": "", "database": "", "data": wanted.data / "beside", "port": 0})
+    words = "its services on Kafka and PostgreSQL, two processes of the engine and two of actions"
+
+    def say(text: str) -> None:
+        screen.print(text, soft_wrap=True, markup=False)
+
+    async def both() -> tuple[Shown, Shown]:
+        await usable(wanted)
+        say("First the same in one process, to compare with ...")
+        alone = await Show(Console(quiet=True), beside, sample).run(False)
+        show = Show(screen, wanted, sample, fleet(say, kills), words, folder="demo-production")
+        return alone, await show.run(leave, partial(compared_with, say, alone))
+
+    try:
+        alone, shown = asyncio.run(both())
+    except Interrupted:
+        screen.print("stopped before its end; nothing is left running")
+        return INTERRUPTED
+    same = alone.decisions == shown.decisions
+    if not leave:
+        print(json.dumps(shown.figures | {"decisions_as_in_one_process": same}), flush=True)
+    return 0 if shown.holds and same else 1
+
+
+def compared_with(say: Callable[[str], None], alone: Shown, decisions: dict[str, str]) -> None:
+    if alone.decisions == decisions:
+        say(f"Decisions {len(decisions):,} of them, each the same bit for bit as in one process, where nothing was killed")
+    else:
+        apart = {i for i in alone.decisions.keys() | decisions.keys() if alone.decisions.get(i) != decisions.get(i)}
+        say(f"Decisions DIFFER from those in one process: {len(apart)} of {len(decisions):,}, among them {min(apart)}")
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
+    """`decisions` are all that were made: id -> SHA-256 of its bytes."""
+
     figures: dict[str, Any]
     holds: bool
+    decisions: dict[str, str]
 
 
 @dataclass(slots=True)
@@ -73,19 +117,24 @@ class Show:
     screen: Console
     wanted: Settings
     sample: Sample
+    place: Place = one_process
+    where: str = "all services in this process"
+    folder: str = "demo"
 
-    async def run(self, leave: bool) -> Shown:
+    async def run(self, leave: bool, prove: Callable[[dict[str, str]], None] = lambda _: None) -> Shown:
+        """`prove` is given all decisions, while the pages are still there."""
         stop = asyncio.Event()
         for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(sign, stop.set)
         self._announce()
-        folder = fresh(self.wanted.data / "demo")
+        folder = fresh(self.wanted.data / self.folder)
         with (folder / "demo.log").open("a", encoding="utf-8") as log:
             configure(self.wanted.log_level, self.wanted.log_format, self.wanted.secrets(), stream=log)
             async with AsyncExitStack() as stack:
                 replay, url = await self.set_up(stack, folder, leave)
                 figures, seconds = await self._play(replay, stop)
                 shown = await self._prove(replay, figures, seconds)
+                prove(shown.decisions)
                 if leave and not stop.is_set():
                     await self._leave(replay, folder, url, stop)
         return shown
@@ -109,22 +158,18 @@ class Show:
     async def set_up(self, stack: AsyncExitStack, folder: Path, leave: bool) -> tuple[Replay, str]:
         self.say("[1/4] practice ad platform, a process of its own ...")
         platform = await stack.enter_async_context(sandbox(folder / "platform.jsonl"))
-        self.say(f"[2/4] Trimtab, all services in this process, data in {folder} ...")
+        self.say(f"[2/4] Trimtab, {self.where}, data in {folder} ...")
         secret = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
         given = {"data": folder, "sandbox_url": platform.url, "sandbox_token": TOKEN, "webhook_secrets": {"sandbox": [secret]}}
-        clock = ManualClock(START)
         declared = Clock(True, START, note=f"demo, seed {self.sample.seed}: as fast as everything keeps up")
-        trimtab = Embedded(self.wanted.model_copy(update=given), clock, declared)
-        stack.push_async_callback(trimtab.stop)
-        await trimtab.start()
         port = self.wanted.port if leave or "port" in self.wanted.model_fields_set else 0
-        url = await stack.enter_async_context(trimtab.serving(port))
-        key = (await trimtab.cli_key()).read_text()
-        api, sender = (httpx2.AsyncClient(base_url=url, headers=headers, timeout=60, trust_env=False) for headers in ({"Authorization": f"Bearer {key}"}, {}))
-        replay = Replay(trimtab, platform, clock, self.sample, await stack.enter_async_context(api), await stack.enter_async_context(sender), secret)
+        stage = await stack.enter_async_context(self.place(self.wanted.model_copy(update=given), declared, port))
+        with_key = {"Authorization": f"Bearer {stage.key}"}
+        api, sender = (httpx2.AsyncClient(base_url=stage.url, headers=headers, timeout=60, trust_env=False) for headers in (with_key, {}))
+        replay = Replay(stage, platform, self.sample, await stack.enter_async_context(api), await stack.enter_async_context(sender), secret)
         self.say(f"[3/4] {len(self.sample.arms)} headlines, {len(self.sample.tests)} targets, the rules of {PACK.relative_to(ROOT)} ...")
         await replay.introduce()
-        return replay, url
+        return replay, stage.url
 
     # -- the replay --------------------------------------------------------------------------------------------------
 
@@ -152,7 +197,7 @@ class Show:
         self.say(textwrap.fill(in_words(figures, self.sample), WIDTH))
         self.say()
         self.say(f"Ledger    {'holds' if holds else 'BROKEN'}: " + (f"{ledger['entries']:,} entries, each chained to the one before" if holds else str(ledger)))
-        chosen = self._decision(replay)
+        chosen = await self._decision(replay)
         again = None if chosen is None else told(await replay.api.get(f"/v1/decisions/{chosen}/replay"))
         if again is None:
             self.say("Replay    nothing to replay: nothing was decided")
@@ -166,7 +211,8 @@ class Show:
             where, at = left
             self._tell("A non-decision, told", told(await replay.api.get("/v1/explain", params={"name": where, "rule": RULE, "at": instant(at)})))
         replayed = {"decision": chosen, "identical": bool(again and again["identical"])}
-        return Shown(self._figures(figures, ledger, replayed, seconds), holds and replayed["identical"] is True)
+        decisions = {d.id: hashlib.sha256(DECISIONS.encode(d)).hexdigest() for d in replay.said}
+        return Shown(self._figures(figures, ledger, replayed, seconds), holds and replayed["identical"] is True, decisions)
 
     def _figures(self, f: Figures, ledger: dict[str, Any], replayed: dict[str, Any], seconds: float) -> dict[str, Any]:
         """All but `took` depends on the seed alone."""
@@ -186,10 +232,9 @@ class Show:
             "took": {"seconds": round(seconds, 1), "times_real_time": round(speed(f.rounds, seconds))},
         }
 
-    def _decision(self, replay: Replay) -> str | None:
+    async def _decision(self, replay: Replay) -> str | None:
         """Of the executed pauses the one that saved most views."""
-        ended = replay.trimtab.worker.endings
-        done = [d for d in replay.fired if (ending := ended.get(d.id)) is not None and ending.status == "verified"]
+        done = [d for d in replay.fired if told(await replay.api.get(f"/v1/decisions/{d.id}"))["status"] == "verified"]
         return max(done, key=lambda d: (self._spared(replay, d.path.rpartition("/")[2]), d.path)).id if done else None
 
     def _spared(self, replay: Replay, arm: str) -> int:
@@ -220,7 +265,7 @@ class Show:
         waiting = len(told(await replay.api.get("/v1/escalations"))["escalations"])
         self.say()
         self.say(f"The pages stay at {url}. Log in once within the hour:")
-        self.say(f"  {await replay.trimtab.login()}")
+        self.say(f"  {await replay.stage.login()}")
         if waiting:
             self.say(f"{waiting} escalations wait there for you to approve or reject. The simulated clock now runs as fast as the world's.")
         self.say(f"In another terminal: TRIMTAB_DATA={folder} .venv/bin/python -m services status (or decisions, explain NAME, --help)")

@@ -26,7 +26,7 @@ class Actions(Service):
         self.group = self.group_of(decisions)
         executors = executors_of(settings)
         witness = witness_of(settings.witness, given_secret(settings.secret))
-        self.service = ActionsService(self.database, decisions, events, executors, self.clock, self.registry, rules, self.clock, self.group, witness)
+        self.service = ActionsService(self.database, decisions, events, executors, self.clock, self.registry, rules, self.wall, self.group, witness)
         self.app.include_router(api.router(self.service))
 
     async def _open(self) -> None:

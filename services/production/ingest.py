@@ -25,7 +25,7 @@ class Ingest(Service):
         self.intake = Intake(self.database, self.writer.append, self._append_changes, self.clock, self.registry, append_rows=append_rows)
         group = self.group_of(self.events)
         self.outcomes = Following(group, self._watch, "outcomes")
-        routes, self.short = ingest_http.doors_of(settings, self.intake, self.auth, self.clock, self.registry)
+        routes, self.short = ingest_http.doors_of(settings, self.intake, self.auth, self.wall, self.registry)
         self.app.include_router(routes)
 
     async def _open(self) -> None:

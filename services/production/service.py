@@ -24,7 +24,7 @@ from sqlalchemy import text
 from starlette.types import Receive, Scope, Send
 
 from services import VERSION
-from services.adapters.clock import SystemClock
+from services.adapters.clock import SharedClock, SystemClock
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrated
 from services.adapters.http import auth as authentication
@@ -33,11 +33,14 @@ from services.adapters.http.problem import install as install_problems
 from services.adapters.http.problem import problem
 from services.adapters.http.serving import address_of, install_health, open_port, serving
 from services.adapters.log.cluster import cluster_of, topic_of
-from services.adapters.log.codec import Codec
+from services.adapters.log.codec import EVENTS, Codec
 from services.adapters.log.group import KafkaGroup
 from services.adapters.log.kafka import KafkaLog, KafkaMetrics
 from services.adapters.settings import Settings
 from services.kernel.errors import Misconfigured, TrimtabError, Unavailable
+from services.kernel.ports import Clock
+from services.kernel.record import Clock as ClockRecord
+from services.kernel.record import Record
 
 T = TypeVar("T")
 log = structlog.get_logger("service")
@@ -54,11 +57,12 @@ class Service(ABC):
     def __init__(self, settings: Settings) -> None:
         if not settings.database.startswith("postgresql"):
             raise Misconfigured("no PostgreSQL is named: TRIMTAB_DATABASE=postgresql+asyncpg://USER@HOST/NAME")
-        self.settings, self.clock, self.registry = settings, SystemClock(), CollectorRegistry()
+        self.settings, self.wall, self.registry = settings, SystemClock(), CollectorRegistry()
+        self.clock: Clock = SharedClock(settings.clock) if settings.clock else self.wall  # of events and decisions; keys and leases go by the world's
         self.owner = f"{socket.gethostname()}-{os.urandom(4).hex()}"
         self.cluster = cluster_of(settings)
         self.database = Database(settings.database_address, settings.database_password)
-        self.auth = authentication.Auth(self.database, authentication.given_secret(settings.secret), self.clock)
+        self.auth = authentication.Auth(self.database, authentication.given_secret(settings.secret), self.wall)
         self.auth.is_secure = settings.advertise.startswith("https://")
         self.url = ""
         self.ready = "starting"  # why not, "" when ready
@@ -100,7 +104,15 @@ class Service(ABC):
     async def _check(self) -> None:
         for kafka in self._logs:
             await kafka.start()
+            if self.settings.clock and kafka.codec is EVENTS:
+                await self._declare(kafka)
         await migrated(self.database)
+
+    async def _declare(self, events: KafkaLog[Record]) -> None:
+        """Each partition begins with the word that its clock is simulated; two processes that say so at once do no harm."""
+        for number in range(events.partitions):
+            if await events.ends(number) == (0, 0):
+                await events.append([("", ClockRecord(True, self.clock.now(), note="a clock that the services of one machine share"))], number)
 
     async def _patiently(self, work: Any) -> None:
         pause = AGAIN

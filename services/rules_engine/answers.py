@@ -143,6 +143,7 @@ def standing(w: Worker) -> dict[str, Any]:
         "state": "stopped" if w.stopped else "followed" if w.restored else "restoring",
         "why": w.stopped,
         "offset": w.partition.offset,
+        "done": w.done,
         "engine_time": w.partition.now,
         "delay_seconds": max(0.0, (w.clock.now() - w.partition.now) / MICRO) if w.partition.now else None,
         "checkpoint": w.saved,

@@ -23,6 +23,8 @@ from services.adapters.settings import Settings
 from services.demo.replay import PACK, Figures, Replay, Sample, path
 from services.demo.sample import Experiment, bundled
 from services.demo.show import MARK, Show, fresh
+from services.demo.stage import OneProcess
+from services.embedded import Embedded
 from services.kernel.errors import Misconfigured, Unavailable
 from services.kernel.record import EventBatch
 from services.rules_engine.language.pack import guards, load_pack
@@ -53,13 +55,17 @@ async def staged_with(folder: Path, tests: list[Experiment], hours: int, seed: i
         yield replay
 
 
+def trimtab_of(replay: Replay) -> Embedded:
+    assert isinstance(replay.stage, OneProcess)
+    return replay.stage.trimtab
+
+
 async def replayed(folder: Path, seed: int) -> tuple[Figures, list[tuple[str, str, tuple[str, ...]]]]:
     async with staged(folder, seed) as replay:
         for hour in range(1, HOURS + 1):
             await replay.hour(hour)
         figures = await replay.figures(HOURS)
-        log = [s.record for s in await replay.trimtab.decisions.read(0, 0)]
-    return figures, sorted((d.id, d.kind, d.refusals) for d in log)
+    return figures, sorted((d.id, d.kind, d.refusals) for d in replay.said)
 
 
 async def test_one_seed_gives_one_run_decision_for_decision_and_another_seed_another(tmp_path: Path) -> None:
@@ -75,7 +81,7 @@ async def test_a_paused_headline_is_shown_to_nobody_and_a_doubtful_test_is_left_
         for hour in range(1, HOURS + 1):
             await replay.hour(hour)
         counted: Counter[str] = Counter()
-        for batch in [s.record async for page in pages(replay.trimtab.events, 0) for s in page if isinstance(s.record, EventBatch)]:
+        for batch in [s.record async for page in pages(trimtab_of(replay).events, 0) for s in page if isinstance(s.record, EventBatch)]:
             for event, measure, amount in zip(batch.amount_event.tolist(), batch.amount_measure.tolist(), batch.amount.tolist(), strict=True):
                 if batch.measures[measure] == "impressions":
                     counted[batch.paths[batch.entity[event]]] += amount
@@ -100,7 +106,7 @@ async def test_a_paused_headline_is_shown_to_nobody_and_a_doubtful_test_is_left_
 
 async def test_a_replay_that_cannot_move_ends_with_the_reason(tmp_path: Path) -> None:
     async with staged(tmp_path, 1) as replay:
-        replay.trimtab.worker.stopped = "the partition stopped for a test"
+        trimtab_of(replay).worker.stopped = "the partition stopped for a test"
         with pytest.raises(Unavailable, match="the partition stopped for a test"):
             await replay.hour(1)
 

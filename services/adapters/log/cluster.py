@@ -57,12 +57,13 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it has to be. `retention_ms` -1 keeps records for ever."""
+    """A topic as it has to be. `retention_ms` -1 keeps records for ever; where the clock is simulated its senders stamp records, not the brokers."""
 
     name: str
     partitions: int = 12
     replicas: int = 3
     retention_ms: int = -1
+    simulated: bool = False
 
     @property
     def in_sync(self) -> int:
@@ -81,7 +82,7 @@ def cluster_of(settings: Settings) -> Cluster:
 def topic_of(settings: Settings, name: str) -> Topic:
     """The topic `events` or `decisions` as the settings want it."""
     retention = round(settings.kafka_retention_days * DAY_MS) or -1
-    return Topic(f"{settings.kafka_prefix}.{name}", settings.kafka_partitions, settings.kafka_replicas, retention)
+    return Topic(f"{settings.kafka_prefix}.{name}", settings.kafka_partitions, settings.kafka_replicas, retention, simulated=settings.clock is not None)
 
 
 class Sparing(logging.Handler):

@@ -58,7 +58,7 @@ SILENCE = 20.0  # seconds after which a follower without records asks whether th
 AGAIN = 0.2  # seconds between attempts
 ENDING = 5.0  # seconds that a producer or consumer is given to end
 READERS, MOST_READERS = 4, 32
-APPEND_TIME = 1  # Kafka's timestamp type
+SENDERS, BROKERS = 0, 1  # Kafka's timestamp types: who stamped a record
 WEDGED = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced, ProducerClosed)
 
 HEADERS = {
@@ -121,7 +121,7 @@ class KafkaLog(Generic[T]):
         patience: float = PATIENCE,
         source: str = "/trimtab",
     ) -> None:
-        """`clock` only dates headers: a record's stamp is the broker's. `source` is the headers' `ce_source`."""
+        """`clock` only dates headers: a record's stamp is the broker's, unless the topic's clock is simulated. `source` is the headers' `ce_source`."""
         self.cluster, self.codec, self.clock, self.topic = cluster, codec, clock, topic
         self.create, self.patience, self.source = create, patience, source
         self.metrics = metrics or KafkaMetrics(None)
@@ -265,8 +265,9 @@ class KafkaLog(Generic[T]):
 
     async def _hand_over(self, producer: AIOKafkaProducer, number: int, rows: list[_Row]) -> tuple[int, int]:
         batch, many = producer.create_batch(), 0
+        stamp = self.clock.now() // 1000 if self.topic.simulated else None
         for row in rows:
-            if batch.append(timestamp=None, key=row.key, value=row.value, headers=row.headers) is None:
+            if batch.append(timestamp=stamp, key=row.key, value=row.value, headers=row.headers) is None:
                 break
             many += 1
         batch.close()
@@ -402,11 +403,13 @@ class KafkaLog(Generic[T]):
                 await reader.close()
 
     def _stamped(self, rows: list[ConsumerRecord]) -> list[Stamped[T]]:
+        by = SENDERS if self.topic.simulated else BROKERS
         for r in rows:
-            if r.timestamp_type != APPEND_TIME:
+            if r.timestamp_type != by:
+                who, other = ("its sender", "LogAppendTime") if by == BROKERS else ("a broker", "CreateTime")
                 raise Misconfigured(
-                    f"record {r.offset} of {r.topic}-{r.partition} is stamped by its sender: set message.timestamp.type=LogAppendTime, and begin anew with "
-                    "another TRIMTAB_KAFKA_PREFIX"
+                    f"record {r.offset} of {r.topic}-{r.partition} is stamped by {who}: set message.timestamp.type={other}, and begin anew with another "
+                    "TRIMTAB_KAFKA_PREFIX"
                 )
         read = self.codec.decode_all([r.value or b"" for r in rows])
         return [Stamped(r.offset, r.timestamp * 1000, record) for r, record in zip(rows, read, strict=True)]

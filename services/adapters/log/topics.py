@@ -25,7 +25,7 @@ def settings_of(topic: Topic) -> dict[str, str]:
     """What a topic is created with."""
     return {
         "cleanup.policy": "delete",
-        "message.timestamp.type": "LogAppendTime",
+        "message.timestamp.type": "CreateTime" if topic.simulated else "LogAppendTime",
         "retention.ms": str(topic.retention_ms),
         "retention.bytes": "-1",
         "min.insync.replicas": str(topic.in_sync),
@@ -40,7 +40,7 @@ def _at_least(wanted: str) -> Callable[[str], bool]:
 
 
 def at_odds(topic: Topic, found: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-    """setting -> (what it is, what it has to be), of those that would lose records or let their senders stamp them."""
+    """setting -> (what it is, what it has to be), of those that would lose records, or let the wrong side stamp them."""
     wanted = settings_of(topic)
     holds: dict[str, Callable[[str], bool]] = dict.fromkeys(wanted, lambda _: False)
     holds |= {name: _at_least(wanted[name]) for name in ("retention.ms", "retention.bytes", "min.insync.replicas", "max.message.bytes")}
@@ -119,7 +119,7 @@ async def _check(admin: AIOKafkaAdminClient, cluster: Cluster, topic: Topic) -> 
     if wrong:
         is_so = ", ".join(f"{name}={found} where {value} is needed" for name, (found, value) in wrong.items())
         mend = ",".join(f"{name}={value}" for name, (_, value) in wrong.items())
-        stays = "; records that are there keep the time that their senders gave them: better begin anew with another TRIMTAB_KAFKA_PREFIX"
+        stays = "; records that are there keep the time that they were given: better begin anew with another TRIMTAB_KAFKA_PREFIX"
         raise Misconfigured(
             f"topic {topic.name} has {is_so}: kafka-configs.sh --bootstrap-server {cluster.bootstrap} --alter --entity-type topics "
             f"--entity-name {topic.name} --add-config {mend}{stays if 'message.timestamp.type' in wrong else ''}"
