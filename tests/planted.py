@@ -508,7 +508,7 @@ PLANTS = (
     ),
     Plant(
         "topics are made so that senders stamp",
-        "services/adapters/log/topics.py", '"message.timestamp.type": "LogAppendTime"', '"message.timestamp.type": "CreateTime"',
+        "services/adapters/log/topics.py", '"CreateTime" if topic.simulated else "LogAppendTime"', '"CreateTime"',
         (ON_KAFKA + "test_records_are_stamped_by_the_broker_in_whole_milliseconds",),
     ),
     Plant(
@@ -1635,10 +1635,10 @@ PLANTS = (
         ("tests/e2e/test_bench_kafka.py::test_parts_are_written_each_once",),
     ),
     Plant(
-        "a topic on a simulated clock is taken for a real one",
-        "services/adapters/log/topics.py",
-        "\"CreateTime\" if topic.simulated else \"LogAppendTime\"",
-        "\"CreateTime\"",
+        "a real topic is taken for one on a simulated clock",
+        "services/adapters/log/kafka.py",
+        "        by = SENDERS if self.topic.simulated else BROKERS\n",
+        "        by = rows[0].timestamp_type if rows else BROKERS\n",
         (f"{SHOWN}test_records_of_a_simulated_topic_have_its_clocks_stamps_and_no_other_process_takes_it_for_real",),
     ),
     Plant(
