@@ -55,6 +55,18 @@ def numbered(column: Words) -> Numbered:
     return Numbered(tuple(known), index)
 
 
+def chained(columns: Sequence[Words]) -> Numbered:
+    """The columns one after the other. Of one that is numbered already only its words are looked at again, not every place that they stand at."""
+    if all(isinstance(column, list) for column in columns):
+        return numbered(list(chain.from_iterable(columns)))
+    parts = list(map(numbered, columns))
+    if len(parts) == 1:
+        return parts[0]
+    words, number = numbers([word for part in parts for word in part.words])
+    first = np.cumsum([0, *(len(part.words) for part in parts[:-1])])
+    return Numbered(tuple(words), number[np.concatenate([part.index for part in parts]) + np.repeat(first, [len(part) for part in parts])])
+
+
 def numbers(column: Sequence[K]) -> tuple[list[K], U32]:
     """(what stands in the column, each once in order of first appearance; which of these each entry is)."""
     if len(column) < 2:
@@ -113,8 +125,7 @@ def join(workspace: str, parts: Sequence[Rows]) -> EventBatch:
     words: dict[str, tuple[str, ...]] = {}
 
     def number(dictionary: str, columns: Sequence[Words]) -> U32:
-        one = columns[0] if len(columns) == 1 else list(chain.from_iterable(columns))
-        found = numbered(one)
+        found = chained(columns)
         words[dictionary] = found.words
         return found.index
 

@@ -211,6 +211,7 @@ def test_words_that_are_numbered_already_are_joined_and_cut_as_those_that_are_no
 
     listed, numbers = parts(list), parts(numbered)
     assert same(join("acme", numbers), join("acme", listed))
+    assert same(join("acme", [*numbers[:1], *listed[1:]]), join("acme", listed))
     assert [list(n.paths) for n in numbers] == columns
     for one, other in zip(numbers, listed, strict=True):
         pieces = zip(cut(one, most), cut(other, most), strict=True)
