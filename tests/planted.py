@@ -56,6 +56,7 @@ MANY, POSTGRES = (f"tests/shell/test_{name}.py::" for name in ("many_workers", "
 PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
 WATCHED = "tests/shell/test_ledger_watch.py::"
 SHOWN = "tests/e2e/test_demo_production.py::"
+ALIVE = "tests/shell/test_livez.py::"
 BUCKET = "tests/shell/test_bucket.py::"
 SEQUENCE = "tests/shell/test_sequence.py::"
 CHECKPOINTS = "tests/shell/test_checkpoints.py::"
@@ -74,6 +75,27 @@ PODS, TEMPLATES = "helm/trimtab/templates/_helpers.tpl", "helm/trimtab/templates
 NOW = '__import__("time").time_ns() // 1000'
 
 PLANTS = (
+    # -- alive ----------------------------------------------------------------------------------------------------------------
+    Plant(
+        "a follower is ended by its reader's end, which cancels whoever waits for it",
+        "services/adapters/log/cluster.py", "TimeoutError, asyncio.CancelledError):", "TimeoutError):",
+        (ALIVE + "test_brokers_that_are_away_do_not_fail_liveness",),
+    ),
+    Plant(
+        "a loop that has ended is taken for one that is at work",
+        "services/adapters/progress.py", "for task in self.tasks if task.done()", "for task in self.tasks if False",
+        (ALIVE + "test_a_partition_whose_task_is_gone_is_told_at_once",),
+    ),
+    Plant(
+        "a restore that takes long is taken for one that hangs",
+        "services/rules_engine/worker.py", "self._unsaved + len(fed)\n            self.beat()\n", "self._unsaved + len(fed)\n",
+        (ALIVE + "test_a_restore_beats_page_by_page_however_long_all_of_it_takes",),
+    ),
+    Plant(
+        "the delay is that of the last record, however long ago it was fed",
+        "services/rules_engine/worker.py", "return max(0, overdue, self._lag) / 1e6", "return max(0, self._lag) / 1e6",
+        (ALIVE + "test_the_delay_grows_while_something_is_due_and_time_stands",),
+    ),
     # -- many processes -------------------------------------------------------------------------------------------------------
     Plant(
         "a partition that was given to another goes on being followed",
@@ -534,7 +556,7 @@ PLANTS = (
     ),
     Plant(
         "whenever partitions are shared out anew, all begin anew",
-        SHARE, "            if number not in ours:\n                task.cancel()", "            if number >= 0:\n                task.cancel()",
+        SHARE, "            if number not in ours:\n", "            if number >= 0:\n",
         (SHARED + "test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowledged_decisions",),
     ),
     Plant(
@@ -1558,7 +1580,8 @@ PLANTS = (
     ),
     Plant(
         "the chart restarts pods while the database is away",
-        PODS, "    livenessProbe: # the loop turns; asks neither Kafka nor the database, which no restart would mend\n      httpGet: {path: /livez,",
+        PODS, "    livenessProbe: # its loops come round, whether or not Kafka and the database answer: no restart would mend those\n"
+        "      httpGet: {path: /livez,",
         "    livenessProbe:\n      httpGet: {path: /readyz,",
         (f"{CHART}test_a_process_is_asked_where_it_answers_and_has_the_time_to_end",),
     ),

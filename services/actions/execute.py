@@ -93,6 +93,7 @@ class Execution:
     ) -> None:
         self.database, self.executors, self.circumstances, self.clock, self.wall = database, executors, circumstances, clock, wall
         self.owner, self.pace, self.metrics = owner, pace, metrics
+        self.beat: Callable[[], None] = lambda: None  # told of each move: a round may take as long as platforms do
 
     async def take_over(self) -> None:
         """What a process of the same name left running is due at once: it cannot be alive any more."""
@@ -181,7 +182,7 @@ class Execution:
     async def _execute(self, lease: Lease) -> None:
         try:
             while await self._advance(lease):
-                pass
+                self.beat()
         except LostLease:
             log.warning("lease_lost", decision=lease.decision_id)
         except Unavailable as error:

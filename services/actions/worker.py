@@ -34,6 +34,7 @@ from services.actions.tables import intents, outbox
 from services.adapters.db.database import Database, again
 from services.adapters.faultpoint import faultpoint
 from services.adapters.log.following import Alone, Following
+from services.adapters.progress import Beat, Progress
 from services.kernel.decision import Decision
 from services.kernel.errors import Misconfigured, Unavailable, Unreadable
 from services.kernel.ports import Clock, Group, Log
@@ -81,7 +82,9 @@ class ActionsService:
         wall: Clock | None = None,
         group: Group | None = None,
         witness: Witness | None = None,
+        progress: Progress | None = None,
     ) -> None:
+        self.progress = progress or Progress()
         self.database, self.decisions, self.events, self.clock = database, decisions, events, clock
         self.rules = rules or Rules()
         self.executors = by_platform(executors)
@@ -94,7 +97,7 @@ class ActionsService:
         self.execution = Execution(database, self.executors, self.circumstances, clock, wall or World(), self.rules.owner, self.rules.pace, self.metrics)
         self._shown = float("-inf")  # when the queues were counted last, by the loop's clock
         self._stopping = asyncio.Event()
-        self.following = Following(group or Alone(self.rules.partitions), self._followed, "actions")
+        self.following = Following(group or Alone(self.rules.partitions), self._followed, "actions", self.progress)
         self._workers: list[asyncio.Task[None]] = []
 
     def circumstances(self, is_killed: bool) -> Circumstances:
@@ -106,16 +109,23 @@ class ActionsService:
         await self.execution.take_over()
         await self.release()
         await self.following.start()
-        parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+        parts: dict[str, Callable[[Beat], Coroutine[Any, Any, None]]] = {
             "execute": partial(self._work_on, self._to_execute, self._execute),  # apart, so that a slow platform keeps nobody's outcome waiting
             "tend": partial(self._work_on, self._to_tend, self._tend),
             "audit": self._audit,
         }
-        self._workers = [asyncio.create_task(self._keep(part, run), name=f"actions-{part}") for part, run in parts.items()]
+        for part, run in parts.items():
+            beat = self.progress.expect(f"actions: {part}")
+            if part == "execute":
+                self.execution.beat = beat
+            self._workers.append(asyncio.create_task(self._keep(part, partial(run, beat), beat), name=f"actions-{part}"))
+            beat.of(self._workers[-1])
 
     async def stop(self) -> None:
         """Takes nothing more in, lets what is being executed come to a durable state, and ends."""
         self._stopping.set()
+        for part in ("execute", "tend", "audit"):
+            self.progress.forget(f"actions: {part}")
         self._wake()
         await self.following.stop()
         if self._workers:
@@ -168,8 +178,9 @@ class ActionsService:
             if not await self.audit.step():
                 return
 
-    async def _audit(self) -> None:
+    async def _audit(self, beat: Beat) -> None:
         while not self._stopping.is_set():
+            beat()
             await self.compare()
             more = await self.audit.step()
             with suppress(TimeoutError):
@@ -288,14 +299,15 @@ class ActionsService:
         self._to_execute.set()
         self._to_tend.set()
 
-    async def _followed(self, partition: int) -> None:
-        await self._keep("follow", partial(self._follow, partition))
+    async def _followed(self, partition: int, beat: Beat) -> None:
+        await self._keep("follow", partial(self._follow, partition, beat), beat)
 
-    async def _follow(self, partition: int) -> None:
+    async def _follow(self, partition: int, beat: Beat) -> None:
         offset = await self._begin(partition)
         while True:
             try:
                 async for page in self.decisions.follow(partition, offset):
+                    beat()
                     if page:
                         await self.take_in(partition, page)
                         self.following.done[partition] = page[-1].offset + 1
@@ -336,15 +348,16 @@ class ActionsService:
             await change.write(tx)
         self.metrics.entries.inc(change.entries)
 
-    async def _work_on(self, woken: asyncio.Event, work: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    async def _work_on(self, woken: asyncio.Event, work: Callable[[], Coroutine[Any, Any, int]], beat: Beat) -> None:
         while not self._stopping.is_set():
+            beat()
             woken.clear()
             if await work():
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(woken.wait(), self.rules.pace.idle / 1e6)
 
-    async def _keep(self, part: str, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _keep(self, part: str, run: Callable[[], Coroutine[Any, Any, None]], beat: Beat) -> None:
         """Runs until the service stops; what fails is said, counted and begun again from what is stored."""
         pause = 0.1
         while not self._stopping.is_set():
@@ -356,6 +369,7 @@ class ActionsService:
             except Exception:
                 log.exception("actions_fault", part=part)
             self.metrics.faults.labels(part).inc()
+            beat()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(pause * 2, 5.0)

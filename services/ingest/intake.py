@@ -156,33 +156,38 @@ class Intake:
             for row in _rows(outcome.workspace, news):
                 await tx.execute(self._newer(row))
 
-    async def watch(self, log: Log[Record], partition: int) -> None:
-        """Follows a partition of the events log for outcomes of ours, from where it was left, until cancelled; waits where the database or the log is away."""
+    async def watch(self, log: Log[Record], partition: int, beat: Callable[[], None] = lambda: None) -> None:
+        """Follows a partition of the events log for outcomes of ours, from where it was left, until cancelled; waits where the database or the log is away.
+
+        Beats whenever it has come round.
+        """
         for attempt in count():
             try:
-                await self._watch(log, partition)
+                await self._watch(log, partition, beat)
                 return
             except Unavailable as error:
+                beat()
                 logger.warning("ingest waits", reason=error.reason, why=str(error))
                 await asyncio.sleep(min(0.2 * 2 ** min(attempt, 10), LONGEST))
 
-    async def _watch(self, log: Log[Record], partition: int) -> None:
+    async def _watch(self, log: Log[Record], partition: int, beat: Callable[[], None]) -> None:
         position = select(outcome_positions.c.offset).where(outcome_positions.c.partition == partition)
         async with self.database.reading() as connection:
             offset = await connection.scalar(position) or 0
         try:
-            await self._note(log, partition, offset)
+            await self._note(log, partition, offset, beat)
         except Unreadable as lost:  # deleted before they were read: what they said of our own changes is lost, what comes is not
             logger.error("outcomes lost", partition=partition, beyond=lost.beyond, why=str(lost))
             await self._noted(partition, lost.beyond)
             raise
 
-    async def _note(self, log: Log[Record], partition: int, offset: int) -> None:
+    async def _note(self, log: Log[Record], partition: int, offset: int, beat: Callable[[], None]) -> None:
         async for chunk in log.follow(partition, offset):
+            beat()
             outcomes = [(s.record, s.stamp) for s in chunk if isinstance(s.record, Outcome)]
             for outcome, stamp in outcomes:
                 await self.ours(outcome, stamp)
-            if outcomes or chunk[-1].offset - offset >= FAR:
+            if outcomes or (chunk and chunk[-1].offset - offset >= FAR):
                 faultpoint("ingest.noted")
                 offset = chunk[-1].offset + 1
                 await self._noted(partition, offset)

@@ -26,7 +26,8 @@ class Actions(Service):
         self.group = self.group_of(decisions)
         executors = executors_of(settings)
         witness = witness_of(settings.witness, given_secret(settings.secret))
-        self.service = ActionsService(self.database, decisions, events, executors, self.clock, self.registry, rules, self.wall, self.group, witness)
+        parts = (executors, self.clock, self.registry, rules, self.wall, self.group, witness, self.progress)
+        self.service = ActionsService(self.database, decisions, events, *parts)
         self.app.include_router(api.router(self.service))
 
     async def _open(self) -> None:

@@ -8,6 +8,7 @@ import services.ingest.http as ingest_http
 from services.adapters.log.codec import EVENTS
 from services.adapters.log.following import Following
 from services.adapters.log.writer import EventWriter
+from services.adapters.progress import Beat
 from services.adapters.settings import Settings
 from services.ingest.intake import Intake
 from services.kernel.record import Change
@@ -24,7 +25,7 @@ class Ingest(Service):
         append_rows = self.writer.append_rows
         self.intake = Intake(self.database, self.writer.append, self._append_changes, self.clock, self.registry, append_rows=append_rows)
         group = self.group_of(self.events)
-        self.outcomes = Following(group, self._watch, "outcomes")
+        self.outcomes = Following(group, self._watch, "outcomes", self.progress)
         routes, self.short = ingest_http.doors_of(settings, self.intake, self.auth, self.wall, self.registry)
         self.app.include_router(routes)
 
@@ -33,8 +34,8 @@ class Ingest(Service):
         self._cleanup.push_async_callback(self.outcomes.stop)
         await self.outcomes.start()
 
-    async def _watch(self, partition: int) -> None:
-        await self.intake.watch(self.events, partition)
+    async def _watch(self, partition: int, beat: Beat) -> None:
+        await self.intake.watch(self.events, partition, beat)
 
     async def _append_changes(self, changes: Sequence[Change]) -> None:
         await self.events.append([(c.workspace, c) for c in changes])

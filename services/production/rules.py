@@ -20,6 +20,7 @@ from services.adapters.http.passing import Passing
 from services.adapters.http.problem import from_error
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.group import owners
+from services.adapters.progress import Beat
 from services.adapters.settings import Settings
 from services.kernel.errors import TrimtabError, Unavailable
 from services.production.service import Service
@@ -46,7 +47,7 @@ class Rules(Service):
         self.often = Often(settings.checkpoint_records, settings.checkpoint_seconds)
         self.guards, self.engine, self.store = guards(), Metrics(self.registry), RuleStore(self.database)
         self.group = self.group_of(self.events)
-        self.share = Share(self.group, self._worker, self.registry)
+        self.share = Share(self.group, self._worker, self.registry, progress=self.progress)
         self.owners, self.passing = Owners(self), Passing()
         self.app.include_router(api.router(self.store, self._answers, self.events, self.clock))
         self.app.include_router(api.partitions(self._partitions))
@@ -60,8 +61,8 @@ class Rules(Service):
         self._cleanup.push_async_callback(self.share.stop)
         await self.share.start()
 
-    def _worker(self, partition: int) -> Worker:
-        worker = Worker(self.events, self.decisions, self.clock, self.guards, self.engine, partition, self.checkpoints, self.often)
+    def _worker(self, partition: int, beat: Beat) -> Worker:
+        worker = Worker(self.events, self.decisions, self.clock, self.guards, self.engine, partition, self.checkpoints, self.often, beat=beat)
         worker.on_activation = lambda activation, offset, stamp: self.store.follow(activation, partition, offset, stamp)
         worker.followed = lambda: self.store.followed(partition)
         return worker

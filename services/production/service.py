@@ -36,6 +36,7 @@ from services.adapters.log.cluster import cluster_of, topic_of
 from services.adapters.log.codec import EVENTS, Codec
 from services.adapters.log.group import KafkaGroup
 from services.adapters.log.kafka import KafkaLog, KafkaMetrics
+from services.adapters.progress import Progress
 from services.adapters.settings import Settings
 from services.kernel.errors import Misconfigured, TrimtabError, Unavailable
 from services.kernel.ports import Clock
@@ -46,6 +47,7 @@ T = TypeVar("T")
 log = structlog.get_logger("service")
 AGAIN, LONGEST = 0.5, 5.0  # seconds between two attempts to reach what we need
 LOOK = 2.0  # seconds that the database has to answer, and that its answer is believed
+START = "start"
 STAYS_OPEN = ("/livez", "/readyz", "/metrics")
 
 
@@ -64,6 +66,7 @@ class Service(ABC):
         self.database = Database(settings.database_address, settings.database_password)
         self.auth = authentication.Auth(self.database, authentication.given_secret(settings.secret), self.wall)
         self.auth.is_secure = settings.advertise.startswith("https://")
+        self.progress = Progress(settings.stalled_seconds)
         self.url = ""
         self.ready = "starting"  # why not, "" when ready
         self.short: Short | None = None
@@ -82,7 +85,8 @@ class Service(ABC):
     def group_of(self, shared: KafkaLog[Any]) -> KafkaGroup:
         """Our membership among the processes of this service, which share this log's partitions out."""
         s = self.settings
-        return KafkaGroup(self.cluster, shared.topic, f"{s.kafka_prefix}.{self.name}", member=self.owner, session=s.kafka_session_seconds)
+        name, session = f"{s.kafka_prefix}.{self.name}", s.kafka_session_seconds
+        return KafkaGroup(self.cluster, shared.topic, name, member=self.owner, session=session, progress=self.progress)
 
     # -- a life ------------------------------------------------------------------------------------------------------
 
@@ -91,8 +95,11 @@ class Service(ABC):
         self._cleanup.push_async_callback(self.database.close)
         for kafka in self._logs:
             self._cleanup.push_async_callback(kafka.close)
+        self._beat = self.progress.expect(START)
+        self._cleanup.callback(self.progress.forget, START)
         await self._patiently(self._check)
         await self._open()
+        self.progress.forget(START)
         self.ready = ""
         log.info("serving", service=self.name, url=self.url, owner=self.owner)
 
@@ -117,6 +124,7 @@ class Service(ABC):
     async def _patiently(self, work: Any) -> None:
         pause = AGAIN
         while True:
+            self._beat()
             try:
                 await work()
                 return
@@ -137,7 +145,7 @@ class Service(ABC):
         for layer in (*self.layers(), partial(_Gate, service=self)):
             app.add_middleware(layer)
         install_problems(app)  # around them: whatever goes wrong is a problem with a request id
-        install_health(app, self.unready, self.registry, self.told)
+        install_health(app, self.unready, self.registry, self.told, self.progress.stalled)
         authentication.install(app, self.auth)
         return app
 

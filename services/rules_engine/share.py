@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from services.adapters.progress import Beat, Progress
 from services.kernel.errors import Unavailable
 from services.kernel.ports import Group
 from services.rules_engine.worker import Worker
@@ -26,13 +27,22 @@ log = structlog.get_logger("rules_share")
 COMMIT = 5.0  # seconds between two tellings of how far we are
 AGAIN = 30.0  # seconds until a partition that stopped is restored once more
 FOREVER = 1 << 62
+OFFSETS = "engine: offsets"
 
 
 class Share:
-    """Workers come and go with the partitions; `make` makes one of a number."""
+    """Workers come and go with the partitions; `make` makes one of a number, which says by its beat that it goes on."""
 
-    def __init__(self, group: Group, make: Callable[[int], Worker], registry: CollectorRegistry, commit: float = COMMIT, again: float = AGAIN) -> None:
-        self.group, self.make, self.commit, self.again = group, make, commit, again
+    def __init__(
+        self,
+        group: Group,
+        make: Callable[[int, Beat], Worker],
+        registry: CollectorRegistry,
+        commit: float = COMMIT,
+        again: float = AGAIN,
+        progress: Progress | None = None,
+    ) -> None:
+        self.group, self.make, self.commit, self.again, self.progress = group, make, commit, again, progress or Progress()
         self.ours: frozenset[int] = frozenset()
         self._is_stopping = False
         self.workers: dict[int, Worker] = {}  # restored or being restored
@@ -47,12 +57,16 @@ class Share:
         self.given = Counter("trimtab_engine_partitions_given_total", "Times that partitions were shared out anew", registry=registry)
 
     async def start(self) -> None:
-        self._telling = asyncio.create_task(self._tell(), name="rules-offsets")
+        beat = self.progress.expect(OFFSETS)
+        self._telling = asyncio.create_task(self._tell(beat), name="rules-offsets")
+        beat.of(self._telling)
         await self.group.join(self._given)
 
     async def stop(self) -> None:
         """Every worker has left its checkpoint, the group knows how far we are, and the others take over."""
         self._is_stopping = True
+        for loop in (OFFSETS, *map(_loop, self.ours)):
+            self.progress.forget(loop)
         if self._telling is not None:
             self._telling.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -86,12 +100,15 @@ class Share:
     def _given(self, ours: frozenset[int]) -> None:
         if self._is_stopping:  # we are a member until what we have is at rest
             return
+        for number in ours - self.ours:
+            self.progress.expect(_loop(number))
         self.ours = ours
         self.given.inc()
         for number in sorted(ours - self._keeping.keys()):
             self._keep(number)
         for number, task in self._keeping.items():
             if number not in ours:
+                self.progress.forget(_loop(number))
                 task.cancel()
 
     def _keep(self, number: int) -> None:
@@ -106,8 +123,10 @@ class Share:
 
     async def _run(self, number: int) -> None:
         """For as long as the partition is ours."""
+        beat = self.progress.expect(_loop(number))
         while True:
-            worker = self.workers[number] = self.make(number)
+            beat.of()
+            worker = self.workers[number] = self.make(number, beat)
             try:
                 await self._follow(number, worker)
             finally:
@@ -157,9 +176,14 @@ class Share:
         """The next record of each partition of ours whose decisions are not yet all acknowledged."""
         return {n: w.done for n, w in self.workers.items() if n in self.ours and w.restored and self._told.get(n) != w.done}
 
-    async def _tell(self) -> None:
+    async def _tell(self, beat: Beat) -> None:
         while True:
+            beat()
             await asyncio.sleep(self.commit)
             done = self._done()
             if await self.group.commit(done):
                 self._told |= done
+
+
+def _loop(number: int) -> str:
+    return f"engine: partition {number}"

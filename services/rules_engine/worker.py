@@ -18,6 +18,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.adapters.faultpoint import faultpoint
+from services.adapters.progress import Beat
 from services.kernel.decision import Decision
 from services.kernel.errors import Bug, Conflict, Misconfigured, Unavailable, Unreadable
 from services.kernel.ports import Clock, Log
@@ -46,7 +47,7 @@ class Metrics:
         self.refusals = Counter("trimtab_guard_refusals_total", "Refusals told, by guard", ["rule", "guard"], registry=registry)
         self.records = Counter("trimtab_engine_records_total", "Records folded", ["partition"], registry=registry)
         self.time = Gauge("trimtab_engine_time_seconds", "Engine time of the partition", ["partition"], registry=registry)
-        self.delay = Gauge("trimtab_engine_delay_seconds", "Own clock minus engine time when last fed", ["partition"], registry=registry)
+        self.delay = Gauge("trimtab_engine_delay_seconds", "How long what is due has waited to be fed or judged", ["partition"], registry=registry)
         buckets = (0.001, 0.005, 0.02, 0.1, 0.5, 2, 10)
         self.step = Histogram("trimtab_engine_step_seconds", "Time to fold and judge the records fed at once", buckets=buckets, registry=registry)
         self.stopped = Gauge("trimtab_partition_stopped", "1 when the partition stopped and wants a person", ["partition"], registry=registry)
@@ -92,9 +93,13 @@ class Worker:
         often: Often | None = None,
         patience: float = PATIENCE,
         stopwatch: Callable[[], float] = time.perf_counter,
+        beat: Beat | None = None,
     ) -> None:
-        """`patience` is how many seconds pass between looks at the clock when nothing is due; `stopwatch` (seconds) only chooses how much is fed at once."""
-        self.patience, self.stopwatch = patience, stopwatch
+        """`patience` is how many seconds pass between looks at the clock when nothing is due; `stopwatch` (seconds) only chooses how much is fed at once.
+
+        `beat` is told that it goes on.
+        """
+        self.patience, self.stopwatch, self.beat = patience, stopwatch, beat or Beat()
         self.events, self.decisions, self.clock, self.guards, self.metrics = events, decisions, clock, guards, metrics
         self.number, self.checkpoints, self.often = partition, checkpoints, often or Often()
         self.on_activation: Callable[[Activation, int, int], Awaitable[None]] | None = None  # (record, offset, stamp), in the order of the log
@@ -119,11 +124,14 @@ class Worker:
         self._is_gone = False  # nobody follows the partition here any more
         self.done = 0  # every decision that records before this offset brought about is durable
         self.saved, self.saved_time = 0, 0  # the next record that the newest checkpoint has not folded, and that one's engine time
+        self._lag = 0  # microseconds that the newest record had waited when it was fed, 0 once none was left
+        self._due: int | None = None  # the boundary that is due next
         self._unsaved, self._saved_at = 0, 0.0  # records since the last checkpoint, and when that was
         self._stride = 50
 
     async def start(self) -> None:
         """Restores the state, then follows the log until `stop`. At a poisoned record it stands, stopped, and says so."""
+        self.metrics.delay.labels(str(self.number)).set_function(lambda: self.delay)
         try:
             await self._restore()
         except Poisonous as poison:
@@ -134,6 +142,16 @@ class Worker:
         self._saved_at = asyncio.get_running_loop().time()
         self._task = asyncio.create_task(self._follow(), name=f"rules-{self.number}")
         self._ticker = asyncio.create_task(self._tick(), name=f"ticks-{self.number}")
+        self.beat.of(self._task, self._ticker)
+
+    @property
+    def delay(self) -> float:
+        """Seconds by which the engine is behind its clock, now: grows where something is to be fed or judged, and time does not move."""
+        now, reached = self.clock.now(), self.partition.now
+        if not self.restored or self.stopped:
+            return max(0, now - reached) / 1e6 if reached else 0
+        overdue = now - self._due if self._due is not None and self._due > reached else 0
+        return max(0, overdue, self._lag) / 1e6
 
     async def stop(self) -> None:
         """Ends for good, and leaves a checkpoint behind, so that the next start is short. Whoever waits here is told to ask again."""
@@ -141,6 +159,7 @@ class Worker:
         await self._cease()
 
     async def _cease(self) -> None:
+        self.beat.of()
         for task in (self._ticker, self._task):
             if task is not None:
                 task.cancel()
@@ -191,7 +210,7 @@ class Worker:
             await self._feed(page)
         if self.said:
             raise Bug(f"the decisions log holds {self.said[-1]}, which this build does not derive: two builds disagree", reason="decisions_differ")
-        self.restored = True
+        self.restored, self._lag = True, 0  # nothing was left to be fed
         self.metrics.stopped.labels(str(self.number)).set(0)  # not before: one that cannot be restored has not gone on
         faultpoint("engine.restored")
         await self._declare_ready()
@@ -223,6 +242,7 @@ class Worker:
             for stamped in page:
                 there.setdefault(stamped.record.id, stamped.offset)
             at = page[-1].offset + 1
+            self.beat()
         return there
 
     async def _usable(self, first: Stamped[Record] | None) -> tuple[Checkpoint, Partition] | None:
@@ -231,6 +251,7 @@ class Worker:
             return None
         every = self.checkpoints.valid(self.number)
         while (found := await asyncio.to_thread(next, every, None)) is not None:
+            self.beat()
             if isinstance(found, Kept):
                 self._pass_over(found.offset, found.why)
             elif why := await self._unfit(found, first):
@@ -295,6 +316,7 @@ class Worker:
             skips |= {s.record.offset for s in page if isinstance(s.record, Skip)}
             activations += [s for s in page if isinstance(s.record, Activation)]
             offset = page[-1].offset + 1
+            self.beat()
             await asyncio.sleep(0)
         skipped, demand = frozenset(skips), self.partition.demand
         for stamped in activations:
@@ -318,6 +340,7 @@ class Worker:
                 raise Poisonous(until, f"it reads what was not kept, and the log that would say it begins at record {page[0].offset}")
             for at in range(0, len(page), self._stride):
                 wider.step(page[at : at + self._stride])
+                self.beat()
                 await asyncio.sleep(0)
         if wider.offset == 0:
             wider.offset = until
@@ -329,6 +352,10 @@ class Worker:
     async def _follow(self) -> None:
         try:
             async for page in self.events.follow(self.number, self.partition.offset):
+                self.beat()
+                if not page:
+                    self._lag = 0
+                    continue
                 await self._feed(page)
                 await self._declare_ready()
                 async with self._advanced:
@@ -348,6 +375,7 @@ class Worker:
 
     async def _halt(self, why: str) -> None:
         self.stopped = why
+        self.beat.of()
         self.metrics.stopped.labels(str(self.number)).set(1)
         async with self._advanced:
             self._advanced.notify_all()
@@ -370,11 +398,12 @@ class Worker:
                 if not isinstance(stamped.record, EventBatch):
                     await self._note(stamped)
             self.done, self._unsaved = fed[-1].offset + 1, self._unsaved + len(fed)
+            self.beat()
             if at < len(page):
                 await asyncio.sleep(0)
         self.metrics.records.labels(str(self.number)).inc(len(page))
         self.metrics.time.labels(str(self.number)).set(self.partition.now / 1e6)
-        self.metrics.delay.labels(str(self.number)).set((self.clock.now() - self.partition.now) / 1e6)
+        self._lag = self.clock.now() - self.partition.now
 
     def _compare_clocks(self, stamp: int) -> None:
         ahead = stamp - self.clock.now()
@@ -433,6 +462,7 @@ class Worker:
         while before.offset < until:
             for stamped in await self.events.read(self.number, before.offset, min(BATCH, until - before.offset)):
                 before.step([stamped])
+            self.beat()
             await asyncio.sleep(0)
         return before
 
@@ -544,6 +574,7 @@ class Worker:
                 if error.reason == "log_closed":
                     raise
                 log.warning("engine waits", partition=self.number, reason=error.reason, why=str(error))
+                self.beat()
                 await asyncio.sleep(min(PATIENCE * 2 ** min(attempt, 10), LONGEST))
 
     async def _declare_ready(self) -> None:
@@ -559,9 +590,17 @@ class Worker:
         await self.events.append(records)
 
     async def _tick(self) -> None:
+        try:
+            await self._move_time()
+        except Exception as error:  # the edge of the loop, as above: where time stands, nothing is decided
+            await self._halt(f"{type(error).__name__}: {error}")
+            log.exception("partition stopped", partition=self.number)
+
+    async def _move_time(self) -> None:
         """Time moves when nothing else does: an empty record as soon as a boundary is due that may not be a no-op."""
         while not self.stopped:
             due, now = self.partition.due(), self.clock.now()
+            self._due = due
             if due is None or not self.partition.now < due <= now:
                 await asyncio.sleep(self.patience if due is None else min(max((due - now) / 1e6, 0.002), self.patience))
                 continue

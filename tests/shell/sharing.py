@@ -18,6 +18,7 @@ from services.adapters.log.cluster import Cluster, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.group import KafkaGroup
 from services.adapters.log.kafka import KafkaLog
+from services.adapters.progress import Beat
 from services.kernel.decision import Decision
 from services.kernel.errors import Unavailable
 from services.kernel.record import Record
@@ -50,8 +51,8 @@ class Member:
         self.group = KafkaGroup(self.cluster, self.topics[0], f"{self.topics[0].name}-rules", session=self.session)
         metrics = Metrics(registry)
 
-        def make(number: int) -> Worker:
-            return Late(self.slow, self.events, self.decisions, clock, GUARDS, metrics, number, Checkpoints(self.folder))
+        def make(number: int, beat: Beat) -> Worker:
+            return Late(self.slow, self.events, self.decisions, clock, GUARDS, metrics, number, Checkpoints(self.folder), beat=beat)
 
         self.share = Share(self.group, make, registry, commit=0.2, again=0.5)
         await self.share.start()
@@ -70,8 +71,8 @@ class Member:
 class Late(Worker):
     """Is restored only once it may be."""
 
-    def __init__(self, wait: asyncio.Event | None, *rest: object) -> None:
-        super().__init__(*rest)  # type: ignore[arg-type]
+    def __init__(self, wait: asyncio.Event | None, *rest: object, beat: Beat) -> None:
+        super().__init__(*rest, beat=beat)  # type: ignore[arg-type]
         self.wait = wait
 
     async def start(self) -> None:

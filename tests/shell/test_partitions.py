@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from services.adapters.clock import ManualClock
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.memory import MemoryLog
+from services.adapters.progress import Beat
 from services.kernel.decision import Decision
 from services.kernel.record import Activation, Record, Stamped, Tick
 from services.rules_engine.checkpoint import Checkpoints
@@ -82,8 +83,8 @@ async def shared_out(records: list[tuple[str, int, Record]], partitions: int, fo
     events, decisions = MemoryLog(EVENTS, clock, partitions), MemoryLog[Decision](DECISIONS, clock, partitions)
     metrics, groups = Metrics(CollectorRegistry()), [Told() for _ in range(3)]
 
-    def make(number: int) -> Worker:
-        return Reader(events, decisions, clock, GUARDS, metrics, number, Checkpoints(folder, owner=str(chance.random())), Often(7, 0.05))
+    def make(number: int, beat: Beat) -> Worker:
+        return Reader(events, decisions, clock, GUARDS, metrics, number, Checkpoints(folder, owner=str(chance.random())), Often(7, 0.05), beat=beat)
 
     shares = [Share(group, make, CollectorRegistry()) for group in groups]
     for share in shares:

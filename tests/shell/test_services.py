@@ -28,6 +28,7 @@ from services.adapters.log.codec import EVENTS, partition_of
 from services.adapters.log.following import Alone, Following
 from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.memory import MemoryLog
+from services.adapters.progress import Beat
 from services.adapters.settings import Settings
 from services.ingest import http as ingest_http
 from services.ingest.intake import Intake
@@ -351,7 +352,7 @@ class Fickle(Alone):
 async def test_each_partition_of_ours_is_followed_once_while_it_is_ours() -> None:
     group, running, ends = Fickle(), list[int](), list[int]()
 
-    async def run_one(number: int) -> None:
+    async def run_one(number: int, beat: Beat) -> None:
         running.append(number)
         following.done[number] = 10 + number
         try:

@@ -23,6 +23,7 @@ from services.adapters.log.cluster import Cluster, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.memory import MemoryLog
+from services.adapters.progress import Beat
 from services.kernel.decision import Decision
 from services.kernel.errors import Unavailable
 from services.kernel.record import Activation, Record, Tick
@@ -76,7 +77,11 @@ def share_of(logs: tuple[Awkward, MemoryLog[Decision], ManualClock], group: Told
     events, decisions, clock = logs
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    return Share(group, lambda n: Worker(events, decisions, clock, GUARDS, metrics, n, Checkpoints(folder)), registry, commit=0.05, again=0.05)
+
+    def make(number: int, beat: Beat) -> Worker:
+        return Worker(events, decisions, clock, GUARDS, metrics, number, Checkpoints(folder), beat=beat)
+
+    return Share(group, make, registry, commit=0.05, again=0.05)
 
 
 async def test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowledged_decisions(

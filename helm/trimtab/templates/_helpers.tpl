@@ -219,7 +219,7 @@ containers:
       periodSeconds: 2
       timeoutSeconds: 2
       failureThreshold: 60
-    livenessProbe: # the loop turns; asks neither Kafka nor the database, which no restart would mend
+    livenessProbe: # its loops come round, whether or not Kafka and the database answer: no restart would mend those
       httpGet: {path: /livez, port: http}
       periodSeconds: 10
       timeoutSeconds: 5

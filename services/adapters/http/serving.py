@@ -59,13 +59,20 @@ def address_of(host: str, listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
-def install_health(app: FastAPI, unready: Callable[[], Awaitable[str]], registry: CollectorRegistry, more: Callable[[], dict[str, Any]] = dict) -> None:
-    """/livez, /readyz and /metrics. `unready` says why we are not, "" where we are; `more` is told beside it."""
+def install_health(
+    app: FastAPI,
+    unready: Callable[[], Awaitable[str]],
+    registry: CollectorRegistry,
+    more: Callable[[], dict[str, Any]] = dict,
+    stalled: Callable[[], str] = str,
+) -> None:
+    """/livez, /readyz and /metrics. `unready` says why we are not, "" where we are; `more` is told beside it; `stalled` says what only a new process mends."""
 
     @app.get("/livez", include_in_schema=False)
     async def livez() -> Response:
-        """The loop turns."""
-        return PlainTextResponse("alive")
+        """The loop turns, and with it all that is done without being asked."""
+        why = stalled()
+        return PlainTextResponse(f"stalled: {why}" if why else "alive", 503 if why else 200)
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:

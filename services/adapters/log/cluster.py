@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 
 from services.adapters.settings import Settings
 from services.kernel.errors import Misconfigured
@@ -16,6 +21,7 @@ from services.kernel.errors import Misconfigured
 DAY_MS = 86_400_000
 FORMS = 500  # of lines that are remembered
 OFTEN = 30.0  # seconds between two lines of a library that say the same
+ENDING = 5.0  # seconds that a producer or consumer is given to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +137,12 @@ def spare_lines() -> None:
     if not any(isinstance(h, Sparing) for h in library.handlers):
         library.addHandler(Sparing())
         library.propagate = False
+
+
+async def end_consumer(consumer: AIOKafkaConsumer) -> None:
+    """It asks nothing more. In a task of its own: where the consumer ends work that waits for a broker, it raises as if its caller had been cancelled."""
+    for close in (consumer.stop, consumer._client.close):
+        with suppress(KafkaError, OSError, TimeoutError, asyncio.CancelledError):
+            async with asyncio.timeout(ENDING):
+                await close()
+                return

@@ -20,8 +20,9 @@ from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.errors import IllegalStateError, KafkaError, for_code
 from aiokafka.structs import TopicPartition
 
-from services.adapters.log.cluster import Cluster, Topic, spare_lines
+from services.adapters.log.cluster import Cluster, Topic, end_consumer, spare_lines
 from services.adapters.log.topics import administering
+from services.adapters.progress import Progress
 from services.kernel.errors import Unavailable
 
 log = structlog.get_logger("kafka_group")
@@ -30,7 +31,6 @@ SESSION = 10.0  # seconds without a heartbeat after which the others take over
 LOOK = 0.5  # seconds between looks
 PATIENCE = 60.0  # seconds out of the group after which the membership is made anew: aiokafka's may stay alive and never join again
 COMMITS = 5.0
-ENDING = 5.0
 
 Given = Callable[[frozenset[int]], None]
 
@@ -38,10 +38,20 @@ Given = Callable[[frozenset[int]], None]
 class KafkaGroup:
     """A member of the group `name`, which shares the topic's partitions."""
 
-    def __init__(self, cluster: Cluster, topic: Topic, name: str, *, member: str = "trimtab", session: float = SESSION, patience: float = PATIENCE) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        topic: Topic,
+        name: str,
+        *,
+        member: str = "trimtab",
+        session: float = SESSION,
+        patience: float = PATIENCE,
+        progress: Progress | None = None,
+    ) -> None:
         """`member` is what the others are told of us, see `owners`: where we are reached."""
         self.cluster, self.topic, self.name, self.session, self.patience = cluster, topic, name, session, patience
-        self.member = member
+        self.member, self.progress = member, progress or Progress()
         self.kafka: AIOKafkaConsumer | None = None
         self.joined = 0  # how often
         self._given: Given = lambda _: None
@@ -51,7 +61,9 @@ class KafkaGroup:
         """From now on `given` is told which partitions are ours, whenever that is decided anew. It must not wait: heartbeats stand still meanwhile."""
         spare_lines()
         self._given = given
+        self._beat = self.progress.expect(f"membership of {self.name}")
         self._task = asyncio.create_task(self._stay(), name=f"group-{self.name}")
+        self._beat.of(self._task)
 
     async def commit(self, done: Mapping[int, int]) -> bool:
         """The group knows that every record before these offsets is done with; False where it does not, for instance because they are not ours any more."""
@@ -67,6 +79,7 @@ class KafkaGroup:
 
     async def leave(self) -> None:
         """The others take over at once."""
+        self.progress.forget(f"membership of {self.name}")
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -76,10 +89,13 @@ class KafkaGroup:
 
     async def _stay(self) -> None:
         while True:
+            self._beat()
             try:
                 await self._be_member()
             except (KafkaError, OSError) as error:
                 log.warning("membership lost", group=self.name, why=f"{type(error).__name__}: {error}")
+            except Exception:  # whatever it is, without a membership nothing is ours
+                log.exception("membership lost", group=self.name)
             await asyncio.sleep(LOOK)
 
     async def _be_member(self) -> None:
@@ -98,13 +114,14 @@ class KafkaGroup:
             heard = time.monotonic()
             while time.monotonic() - heard < self.patience:
                 await self._look(kafka)
+                self._beat()
                 if kafka._coordinator.generation > 0 and not kafka._subscription.reassignment_in_progress:
                     heard = time.monotonic()
         except TimeoutError:
             pass
         finally:
             self.kafka = None
-            await asyncio.shield(_end(kafka))
+            await asyncio.shield(end_consumer(kafka))
 
     async def _look(self, kafka: AIOKafkaConsumer) -> None:
         """Counts as activity. A rebalance under way is waited for no longer than a look."""
@@ -149,9 +166,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         self.group._have(self.kafka, assigned)
-
-
-async def _end(kafka: AIOKafkaConsumer) -> None:
-    with contextlib.suppress(KafkaError, OSError, TimeoutError):
-        async with asyncio.timeout(ENDING):
-            await kafka.stop()

@@ -38,7 +38,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.adapters.faultpoint import faultpoint
-from services.adapters.log.cluster import Cluster, Topic, spare_lines
+from services.adapters.log.cluster import ENDING, Cluster, Topic, end_consumer, spare_lines
 from services.adapters.log.codec import About, Codec, Kept, partition_of
 from services.adapters.log.topics import LARGEST, ensure
 from services.kernel.errors import Bug, Misconfigured, RejectedInput, TrimtabError, Unavailable, Unreadable
@@ -56,7 +56,6 @@ READING = 15.0  # seconds in which a read is answered: a change of leader takes 
 LOOK = 500  # milliseconds that a consumer waits for records before it looks around
 SILENCE = 20.0  # seconds after which a follower without records asks whether there are any
 AGAIN = 0.2  # seconds between attempts
-ENDING = 5.0  # seconds that a producer or consumer is given to end
 READERS, MOST_READERS = 4, 32
 SENDERS, BROKERS = 0, 1  # Kafka's timestamp types: who stamped a record
 WEDGED = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced, ProducerClosed)
@@ -378,9 +377,12 @@ class KafkaLog(Generic[T]):
                 self._idle.append(reader)
 
     async def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped[T]]]:
-        """Waits as long as Kafka is away. Raises Unreadable where records were deleted before they were read, and Unavailable where the log lost its end."""
+        """Waits as long as Kafka is away. Raises Unreadable where records were deleted before they were read, and Unavailable where the log lost its end.
+
+        Yields an empty page whenever it knows that nothing is there, or that Kafka is away; none where records are there and do not come.
+        """
         while not self._closed:
-            reader = _Reader(self.cluster, self.topic.name)
+            reader, is_away = _Reader(self.cluster, self.topic.name), False
             self._followers.add(reader)
             try:
                 await reader.start()
@@ -388,7 +390,8 @@ class KafkaLog(Generic[T]):
                 async for rows in reader.pages(offset):
                     if self._closed:
                         return
-                    offset = rows[-1].offset + 1
+                    if rows:
+                        offset = rows[-1].offset + 1
                     yield self._stamped(rows)
                 if not self._closed:
                     self.metrics.readers.labels(self.topic.name).inc()
@@ -396,11 +399,14 @@ class KafkaLog(Generic[T]):
             except (KafkaError, OSError, ConsumerStoppedError) as error:
                 if self._closed:
                     return
+                is_away = True
                 log.warning("follower waits", topic=self.topic.name, partition=partition, why=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(1)
             finally:
                 self._followers.discard(reader)
                 await reader.close()
+            if is_away:
+                yield ()
 
     def _stamped(self, rows: list[ConsumerRecord]) -> list[Stamped[T]]:
         by = SENDERS if self.topic.simulated else BROKERS
@@ -484,7 +490,7 @@ class _Reader:
         return rows
 
     async def pages(self, offset: int) -> AsyncIterator[list[ConsumerRecord]]:
-        """Records as they come; ends where some are there and none comes: then this consumer is of no more use."""
+        """Records as they come, none where none is there; ends where some are there and none comes: then this consumer is of no more use."""
         self._stand(offset)
         self.kafka.resume(self.at)
         heard = time.monotonic()
@@ -503,6 +509,7 @@ class _Reader:
                 if await self.ends() > offset:
                     return
                 heard = time.monotonic()
+                yield []
 
     async def _explain(self) -> None:
         """Raises what became of the records at our position, unless they are there after all."""
@@ -529,13 +536,8 @@ class _Reader:
 
     async def close(self) -> None:
         if self._closing is None:
-            self._closing = asyncio.create_task(self._close())
+            self._closing = asyncio.create_task(end_consumer(self.kafka))
         await asyncio.shield(self._closing)
-
-    async def _close(self) -> None:
-        with suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(ENDING):
-                await self.kafka.stop()
 
 
 async def _end(producer: AIOKafkaProducer) -> None:
