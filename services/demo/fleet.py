@@ -33,6 +33,8 @@ from services.adapters.http.serving import open_port
 from services.adapters.log.cluster import cluster_of, topic_of
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.kafka import KafkaLog
+from services.adapters.log.lock import FolderLock
+from services.adapters.private import keep
 from services.adapters.settings import PREFIX, Settings
 from services.demo.platform import ROOT
 from services.kernel.decision import Decision
@@ -163,6 +165,7 @@ class Fleet:
         for member in self.members.values():
             member.begin(environment)
         self.key = await self.auth.issue_key("demo", "admin", self.settings.workspace)
+        keep(self.settings.data / "cli.key", self.key)
         self.http.headers["Authorization"] = f"Bearer {self.key}"
         await asyncio.gather(*(self._ready(m) for m in self.members.values()))
 
@@ -242,6 +245,7 @@ def fleet(say: Say, kills: Mapping[int, str]) -> Callable[[Settings, Clock, int]
         clock = SharedClock.made(given.data / "clock", declared.start)
         settings = given.model_copy(update=own)
         async with AsyncExitStack() as stack:
+            stack.callback(FolderLock(settings.data).release)  # so that the command line finds us there, and no second demo does
             events: KafkaLog[Record] = KafkaLog(cluster_of(settings), EVENTS, clock, topic_of(settings, EVENTS.topic), source="/trimtab/demo")
             decisions: KafkaLog[Decision] = KafkaLog(cluster_of(settings), DECISIONS, clock, topic_of(settings, DECISIONS.topic), source="/trimtab/demo")
             for log in (events, decisions):
