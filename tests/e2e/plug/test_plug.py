@@ -7,13 +7,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from services.adapters.faultpoint import EMBEDDED
 from tests.e2e.plug.soak import Ran, Yard, more, told, void, yard
 from tests.e2e.plug.story import After, AtPoint, Kill, kills_of
-from tests.e2e.plug.zygote import ROOT, Command
+from tests.e2e.plug.zygote import ROOT, Command, Zygote
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,25 @@ def test_a_set_of_runs_that_hit_a_point_too_rarely_is_void() -> None:
     often = Counter(dict.fromkeys(EMBEDDED, 20))
     assert void(often, 1000) == {}
     assert void(often - Counter({"engine.said": 1}), 1000) == {"engine.said": 19}
+
+
+ONE_ID = """
+import sys
+for number, line in enumerate(sys.stdin):
+    print('{"number": %d, "pid": 7}' % number, flush=True)
+    if number == 0:
+        print('{"number": 0, "code": 3, "at": 1.0}', flush=True)
+"""
+
+
+def test_of_two_children_that_had_one_process_id_only_the_one_that_ended_has_ended(tmp_path: Path) -> None:
+    zygote = Zygote((sys.executable, "-c", ONE_ID))
+    first = zygote.start({}, tmp_path / "log")
+    assert first.ended(30) == 3
+    second = zygote.start({}, tmp_path / "log")
+    assert (first.pid, second.pid) == (7, 7)
+    assert second.ended(0.1) is None
+    zygote.close()
 
 
 SHORT = ("report", "misbehave", "report", "approve", "by_hand", "report")

@@ -1,8 +1,10 @@
 """`trimtab up` in a tenth of the time: a process that has imported everything forks a child that runs the real command, real HTTP and real files.
 
-    {"settings": {...}, "log": "...", "words": ["up"]}  ->  {"pid": ...}  ->  ... ->  {"pid": ..., "code": ..., "at": ...}, one line each
+    {"settings": {...}, "log": "...", "words": ["up"]}  ->  {"number": ..., "pid": ...}  ->  ... ->  {"number": ..., "code": ..., "at": ...}
 
-It forks before any thread or loop exists, as many children as are asked for. `Started` is what both it and the real command give.
+
+It forks before any thread or loop exists, as many children as are asked for, and numbers them: a process id is another child's after a while. `Started` is
+what both it and the real command give.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,9 +69,9 @@ class Command:
 class Zygote:
     """Starts children; of one thread."""
 
-    def __init__(self) -> None:
-        self._process = subprocess.Popen([sys.executable, "-m", __name__], cwd=ROOT, env=CLEAN, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        self._ended: dict[int, tuple[int, float]] = {}  # pid -> (code, when)
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", __name__)) -> None:
+        self._process = subprocess.Popen(command, cwd=ROOT, env=CLEAN, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._ended: dict[int, tuple[int, float]] = {}  # a child's number -> (code, when)
         assert self._process.stdout is not None
         self._lines = Lines(self._process.stdout.fileno())
 
@@ -79,17 +82,17 @@ class Zygote:
         while True:
             for said in self._said(30):
                 if "code" not in said:
-                    return Child(self, said["pid"])
+                    return Child(self, said["number"], said["pid"])
 
-    def ended(self, pid: int, seconds: float) -> tuple[int, float] | None:
+    def ended(self, number: int, seconds: float) -> tuple[int, float] | None:
         """How a child ended and when, waited for up to so long."""
         end = time.monotonic() + seconds
-        while pid not in self._ended:
+        while number not in self._ended:
             left = end - time.monotonic()
             self._said(max(left, 0))
             if left <= 0:
                 break
-        return self._ended.get(pid)
+        return self._ended.get(number)
 
     def _said(self, seconds: float) -> list[dict[str, Any]]:
         """What it says within that time; how children ended is kept."""
@@ -99,7 +102,7 @@ class Zygote:
         lines = self._lines.read()
         assert lines is not None, "the zygote has ended"
         found = [json.loads(line) for line in lines]
-        self._ended |= {said["pid"]: (said["code"], said["at"]) for said in found if "code" in said}
+        self._ended |= {said["number"]: (said["code"], said["at"]) for said in found if "code" in said}
         return found
 
     def close(self) -> None:
@@ -110,19 +113,20 @@ class Zygote:
 
 
 class Child:
-    def __init__(self, zygote: Zygote, pid: int) -> None:
-        self.pid, self.ended_at = pid, 0.0
+    def __init__(self, zygote: Zygote, number: int, pid: int) -> None:
+        self.number, self.pid, self.ended_at = number, pid, 0.0
         self._zygote = zygote
         self._code: int | None = None
 
     def ended(self, seconds: float = 0) -> int | None:
-        if self._code is None and (end := self._zygote.ended(self.pid, seconds)) is not None:
+        if self._code is None and (end := self._zygote.ended(self.number, seconds)) is not None:
             self._code, self.ended_at = end
         return self._code
 
     def send(self, sign: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, sign)
+        if self._code is None:  # afterwards the id may be anybody's
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, sign)
 
 
 def main() -> None:
@@ -132,14 +136,15 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asked, children = Lines(sys.stdin.fileno()), dict[int, int]()  # the file by which each is watched -> pid
+    asked, children = Lines(sys.stdin.fileno()), dict[int, tuple[int, int]]()  # the file by which each is watched -> (number, pid)
+    numbers = count()
     while True:
         ready, _, _ = select.select([asked.file, *children], [], [])
         for watched in [w for w in children if w in ready]:
-            pid = children.pop(watched)
+            number, pid = children.pop(watched)
             os.close(watched)
             _, status = os.waitpid(pid, 0)
-            tell(pid=pid, code=os.waitstatus_to_exitcode(status), at=time.time())
+            tell(number=number, code=os.waitstatus_to_exitcode(status), at=time.time())
         if asked.file not in ready:
             continue
         lines = asked.read()
@@ -151,9 +156,10 @@ def main() -> None:
             if pid == 0:
                 signal.signal(signal.SIGINT, signal.SIG_DFL)
                 become(wanted["settings"], wanted["log"], wanted["words"])
-            children[os.pidfd_open(pid)] = pid
-            tell(pid=pid)
-    for pid in children.values():
+            number = next(numbers)
+            children[os.pidfd_open(pid)] = number, pid
+            tell(number=number, pid=pid)
+    for _, pid in children.values():
         os.kill(pid, signal.SIGKILL)
 
 
