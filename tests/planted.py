@@ -68,6 +68,7 @@ SEGMENTS, ARCHIVED, COMMANDS = (f"tests/shell/test_{name}.py::" for name in ("se
 KEEPER, ARCHIVE, SEGMENT = (f"services/adapters/log/{name}.py" for name in ("keeper", "archive", "segment"))
 SCHEDULES = "tests/simulation/test_simulation.py::test_whatever_befalls_the_services_all_is_as_it_must_be"
 KAFKA, ON_KAFKA = "services/adapters/log/kafka.py", "tests/shell/test_kafka_log.py::"
+BATCHES = "tests/shell/test_kafka_batch.py::"
 FOLLOWING, PRODUCTION, SERVED = "services/adapters/log/following.py", "services/production", "tests/shell/test_services.py::"
 SHARE, SHARED = "services/rules_engine/share.py", "tests/shell/test_share.py::"
 IMAGE, COMPOSE, CHART = (f"tests/architecture/test_{name}.py::" for name in ("dockerfile", "compose", "chart"))
@@ -177,6 +178,22 @@ PLANTS = (
         KAFKA, '            raise Unavailable("the log is closed", reason="log_closed")\n        async with self._asking',
         "            return []\n        async with self._asking",
         (SERVED + "test_a_closed_log_on_kafka_says_so_and_not_that_nothing_is_there",),
+    ),
+    Plant(
+        "a batch that does not get smaller is said to be compressed",
+        "services/adapters/log/batch.py", "    if len(made) >= len(batch):\n        return batch\n",
+        "    if len(made) >= len(batch):\n        made = batch[:]\n",
+        (BATCHES + "test_what_would_get_no_smaller_is_sent_as_it_is",),
+    ),
+    Plant(
+        "a batch that is sent again is compressed once more",
+        "services/adapters/log/batch.py", "        if self._buffer is None:\n", "        if True:\n",
+        (BATCHES + "test_a_batch_that_is_sent_again_is_the_same",),
+    ),
+    Plant(
+        "deliveries that are joined keep their own numbers of words",
+        "services/kernel/columns.py", " + np.repeat(first, [len(part) for part in parts])", " + np.repeat(first * 0, [len(part) for part in parts])",
+        (LOG + "test_words_that_are_numbered_already_are_joined_and_cut_as_those_that_are_not",),
     ),
     Plant(
         "a webhook's secret opens another workspace than its own",

@@ -38,6 +38,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.adapters.faultpoint import faultpoint
+from services.adapters.log.batch import Batch
 from services.adapters.log.cluster import ENDING, Cluster, Topic, end_consumer, spare_lines
 from services.adapters.log.codec import About, Codec, Kept, partition_of
 from services.adapters.log.topics import LARGEST, ensure
@@ -263,7 +264,7 @@ class KafkaLog(Generic[T]):
             raise Unavailable(f"Kafka does not take records of {where}: {type(error).__name__}: {error}", reason="log_refused", retry_after=2) from error
 
     async def _hand_over(self, producer: AIOKafkaProducer, number: int, rows: list[_Row]) -> tuple[int, int]:
-        batch, many = producer.create_batch(), 0
+        batch, many = Batch(BATCH), 0
         stamp = self.clock.now() // 1000 if self.topic.simulated else None
         for row in rows:
             if batch.append(timestamp=stamp, key=row.key, value=row.value, headers=row.headers) is None:
@@ -293,8 +294,8 @@ class KafkaLog(Generic[T]):
             self._end_when_unused(lent)
 
     async def _make(self) -> AIOKafkaProducer:
-        bounds = {"max_batch_size": BATCH, "request_timeout_ms": round(self.patience * 1000), "metadata_max_age_ms": 60_000}
-        producer = AIOKafkaProducer(**self.cluster.options(), acks="all", enable_idempotence=True, compression_type="lz4", **bounds)
+        bounds = {"request_timeout_ms": round(self.patience * 1000), "metadata_max_age_ms": 60_000}
+        producer = AIOKafkaProducer(**self.cluster.options(), acks="all", enable_idempotence=True, **bounds)
         try:
             await producer.start()
         except BaseException:
