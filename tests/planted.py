@@ -68,7 +68,7 @@ SEGMENTS, ARCHIVED, COMMANDS = (f"tests/shell/test_{name}.py::" for name in ("se
 KEEPER, ARCHIVE, SEGMENT = (f"services/adapters/log/{name}.py" for name in ("keeper", "archive", "segment"))
 SCHEDULES = "tests/simulation/test_simulation.py::test_whatever_befalls_the_services_all_is_as_it_must_be"
 KAFKA, ON_KAFKA = "services/adapters/log/kafka.py", "tests/shell/test_kafka_log.py::"
-BATCHES = "tests/shell/test_kafka_batch.py::"
+READER, BATCHES = "services/adapters/log/reader.py", "tests/shell/test_kafka_batch.py::"
 FOLLOWING, PRODUCTION, SERVED = "services/adapters/log/following.py", "services/production", "tests/shell/test_services.py::"
 SHARE, SHARED = "services/rules_engine/share.py", "tests/shell/test_share.py::"
 IMAGE, COMPOSE, CHART = (f"tests/architecture/test_{name}.py::" for name in ("dockerfile", "compose", "chart"))
@@ -175,8 +175,8 @@ PLANTS = (
     ),
     Plant(
         "a closed log looks like one that nothing is in",
-        KAFKA, '            raise Unavailable("the log is closed", reason="log_closed")\n        async with self._asking',
-        "            return []\n        async with self._asking",
+        KAFKA, '            raise Unavailable("the log is closed", reason="log_closed")\n        async with self._readers.one',
+        "            return []\n        async with self._readers.one",
         (SERVED + "test_a_closed_log_on_kafka_says_so_and_not_that_nothing_is_there",),
     ),
     Plant(
@@ -532,7 +532,7 @@ PLANTS = (
     ),
     Plant(
         "a topic of which all was deleted looks like a new one",
-        KAFKA, "                if begin >= end:\n", "                if begin > end:\n",
+        READER, "                if begin >= end:\n", "                if begin > end:\n",
         (ON_KAFKA + "test_a_truncated_topic_is_read_from_where_it_begins_and_never_followed_over_the_gap",),
     ),
     Plant(

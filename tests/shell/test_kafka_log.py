@@ -390,10 +390,10 @@ async def test_partitions_that_are_read_side_by_side_keep_their_readers(kafka: B
     for at in (0, 10, 20):
         pages = await asyncio.gather(*(log.read(number, at, 10) for number in range(6)))
         assert [versions(page) for page in pages] == [[f"{number}-{i}" for i in range(at, at + 10)] for number in range(6)]
-    readers = {r.partition: r for r in log._idle}
-    assert sorted(readers) == [*range(6)] and len(log._idle) == 6
+    readers = {r.partition: r for r in log._readers.idle}
+    assert sorted(readers) == [*range(6)] and len(log._readers.idle) == 6
     await log.read(3, 5, 1)
-    assert {r.partition: r for r in log._idle} == readers
+    assert {r.partition: r for r in log._readers.idle} == readers
     await log.close()
 
 

@@ -1,8 +1,8 @@
 """The log on Apache Kafka: what append has returned for is on every replica in sync, stamped by the broker.
 
     append --> lane of the partition --(one batch on its way, the next gathers)--> idempotent producer, acks=all --> offsets
-    read   --> one of a few consumers without a group, told where to stand; nothing is committed, nothing is reset
-    follow --> a consumer of its own
+    read   --> one of a few readers
+    follow --> a reader of its own
 
 A producer that did not answer in time, or whose sequence the broker has lost, is given up and a new one made: aiokafka's never recovers by itself. So a
 record may stand twice, which whoever reads knows by its id. Stamps are the broker's milliseconds, told in microseconds.
@@ -20,29 +20,29 @@ from datetime import UTC, datetime
 from typing import Any, Generic, TypeVar
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     ConsumerStoppedError,
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
     KafkaError,
     MessageSizeTooLargeError,
-    OffsetOutOfRangeError,
     OutOfOrderSequenceNumber,
     ProducerClosed,
     ProducerFenced,
     RecordListTooLargeError,
     UnknownProducerId,
 )
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import ConsumerRecord
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.adapters.faultpoint import faultpoint
 from services.adapters.log.batch import Batch
-from services.adapters.log.cluster import ENDING, Cluster, Topic, end_consumer, spare_lines
+from services.adapters.log.cluster import ENDING, Cluster, Topic, spare_lines
 from services.adapters.log.codec import About, Codec, Kept, partition_of
+from services.adapters.log.reader import Reader, Readers
 from services.adapters.log.topics import LARGEST, ensure
-from services.kernel.errors import Bug, Misconfigured, RejectedInput, TrimtabError, Unavailable, Unreadable
+from services.kernel.errors import Bug, Misconfigured, RejectedInput, TrimtabError, Unavailable
 from services.kernel.ports import Clock
 from services.kernel.record import Stamped
 
@@ -53,11 +53,7 @@ BATCH = 1 << 20  # bytes that go as one, unless a single record is larger
 MOST_WAITING = 64 << 20  # bytes; more are refused rather than kept in memory
 OVERHEAD = 512  # bytes of a record besides its value: key and headers
 PATIENCE = 3.0  # seconds in which an append is acknowledged, or reported as failed
-READING = 15.0  # seconds in which a read is answered: a change of leader takes up to ten
-LOOK = 500  # milliseconds that a consumer waits for records before it looks around
-SILENCE = 20.0  # seconds after which a follower without records asks whether there are any
 AGAIN = 0.2  # seconds between attempts
-READERS, MOST_READERS = 4, 32
 SENDERS, BROKERS = 0, 1  # Kafka's timestamp types: who stamped a record
 WEDGED = (OutOfOrderSequenceNumber, UnknownProducerId, InvalidProducerEpoch, InvalidProducerIdMapping, ProducerFenced, ProducerClosed)
 
@@ -133,11 +129,8 @@ class KafkaLog(Generic[T]):
         self._making = asyncio.Lock()
         self._why = "first"  # the next producer is made
         self._ending: set[asyncio.Task[None]] = set()
-        self._idle: list[_Reader] = []
-        self._reading = 0  # readers that are not idle
-        self._most_readers = max(READERS, min(topic.partitions, MOST_READERS))  # so that partitions that are read side by side keep theirs
-        self._places = asyncio.Semaphore(self._most_readers)
-        self._followers: set[_Reader] = set()
+        self._readers = Readers(cluster, topic)
+        self._followers: set[Reader] = set()
         self._closed = False
 
     @property
@@ -332,50 +325,14 @@ class KafkaLog(Generic[T]):
 
     async def ends(self, partition: int) -> tuple[int, int]:
         """(the first record that is there, the next that will be)."""
-        async with self._asking(partition, -1) as reader:
+        async with self._readers.one(partition, -1) as reader:
             return await reader.begins(), await reader.ends()
 
     async def _rows(self, partition: int, offset: int, limit: int) -> list[ConsumerRecord]:
         if self._closed:  # an empty answer would say that nothing is there
             raise Unavailable("the log is closed", reason="log_closed")
-        async with self._asking(partition, offset) as reader:
+        async with self._readers.one(partition, offset) as reader:
             return await reader.page(offset, limit)
-
-    @asynccontextmanager
-    async def _asking(self, partition: int, offset: int) -> AsyncIterator[_Reader]:
-        """Raises Unavailable where no answer comes in time."""
-        try:
-            async with asyncio.timeout(READING), self._reader(partition, offset) as reader:
-                yield reader
-        except TimeoutError:
-            raise Unavailable(f"Kafka has not answered for {self.topic.name}-{partition} within {READING:g} s", reason="log") from None
-        except (KafkaError, OSError) as error:
-            raise Unavailable(f"{self.topic.name}-{partition} cannot be read: {type(error).__name__}: {error}", reason="log") from error
-
-    @asynccontextmanager
-    async def _reader(self, partition: int, offset: int) -> AsyncIterator[_Reader]:
-        """One that stands there already, where there is one. One that failed is not used again."""
-        async with self._places:
-            nearest = min(self._idle, key=lambda r: (r.partition != partition, r.position != offset), default=None)
-            is_new = nearest is None or (nearest.partition != partition and len(self._idle) + self._reading < self._most_readers)
-            reader = _Reader(self.cluster, self.topic.name) if is_new or nearest is None else nearest
-            self._reading += 1
-            try:
-                if reader is nearest:
-                    self._idle.remove(reader)
-                else:
-                    await reader.start()
-                reader.turn_to(partition)
-                yield reader
-            except BaseException:
-                self._behind(reader.close())
-                raise
-            finally:
-                self._reading -= 1
-            if self._closed:
-                await reader.close()
-            else:
-                self._idle.append(reader)
 
     async def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped[T]]]:
         """Waits as long as Kafka is away. Raises Unreadable where records were deleted before they were read, and Unavailable where the log lost its end.
@@ -383,7 +340,7 @@ class KafkaLog(Generic[T]):
         Yields an empty page whenever it knows that nothing is there, or that Kafka is away; none where records are there and do not come.
         """
         while not self._closed:
-            reader, is_away = _Reader(self.cluster, self.topic.name), False
+            reader, is_away = Reader(self.cluster, self.topic.name), False
             self._followers.add(reader)
             try:
                 await reader.start()
@@ -431,114 +388,11 @@ class KafkaLog(Generic[T]):
         lent, self._producer = self._producer, None
         if lent is not None:
             self._behind(_end(lent.kafka))
-        for reader in (*self._idle, *self._followers):
+        await self._readers.close()
+        for reader in list(self._followers):
             await reader.close()
-        self._idle.clear()
         while self._ending:
             await asyncio.wait(self._ending)
-
-
-class _Reader:
-    """A consumer that stands somewhere in one partition. It belongs to no group, so it commits nothing, and it is never moved but by us."""
-
-    def __init__(self, cluster: Cluster, topic: str) -> None:
-        self.topic, self.partition, self.position = topic, -1, -1
-        bounds = {"max_partition_fetch_bytes": 4 << 20, "fetch_max_wait_ms": LOOK, "request_timeout_ms": 10_000, "metadata_max_age_ms": 60_000}
-        self.kafka = AIOKafkaConsumer(**cluster.options(), group_id=None, enable_auto_commit=False, auto_offset_reset="none", **bounds)
-        self._closing: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        await self.kafka.start()
-
-    def turn_to(self, partition: int) -> None:
-        if self.partition != partition:
-            self.partition, self.position = partition, -1
-            self.kafka.assign([self.at])
-            self._stand(0)
-            self.kafka.pause(self.at)
-
-    @property
-    def at(self) -> TopicPartition:
-        return TopicPartition(self.topic, self.partition)
-
-    def _stand(self, offset: int) -> None:
-        if self.position != offset:
-            self.position = offset
-            self.kafka.seek(self.at, offset)
-
-    async def begins(self) -> int:
-        return int((await self.kafka.beginning_offsets([self.at]))[self.at])
-
-    async def ends(self) -> int:
-        return int((await self.kafka.end_offsets([self.at]))[self.at])
-
-    async def page(self, offset: int, limit: int) -> list[ConsumerRecord]:
-        """Up to `limit` records from `offset`, or from the first that is there. Raises Unreadable where all of them are lost."""
-        end, rows = await self.ends(), list[ConsumerRecord]()
-        if offset >= end:
-            return rows
-        self._stand(offset)
-        self.kafka.resume(self.at)
-        while len(rows) < limit and self.position < end:
-            try:
-                rows += await self._some(limit - len(rows))
-            except OffsetOutOfRangeError:
-                begin = await self.begins()
-                if begin >= end:
-                    raise Unreadable(f"records {offset} to {end - 1} of {self.topic}-{self.partition} are deleted, the next is record {end}", end) from None
-                self._stand(max(begin, self.position))
-        self.kafka.pause(self.at)  # else it asks for what may come, and the next read waits until that is answered
-        return rows
-
-    async def pages(self, offset: int) -> AsyncIterator[list[ConsumerRecord]]:
-        """Records as they come, none where none is there; ends where some are there and none comes: then this consumer is of no more use."""
-        self._stand(offset)
-        self.kafka.resume(self.at)
-        heard = time.monotonic()
-        while True:
-            try:
-                rows = await self._some(1000)
-            except OffsetOutOfRangeError:
-                await self._explain()
-                continue
-            if rows and rows[0].offset != offset:
-                raise self._lost(offset, rows[0].offset)
-            if rows:
-                offset, heard = rows[-1].offset + 1, time.monotonic()
-                yield rows
-            elif time.monotonic() - heard > SILENCE:
-                if await self.ends() > offset:
-                    return
-                heard = time.monotonic()
-                yield []
-
-    async def _explain(self) -> None:
-        """Raises what became of the records at our position, unless they are there after all."""
-        begin, end = await self.begins(), await self.ends()
-        if self.position < begin:
-            raise self._lost(self.position, begin)
-        if self.position > end:
-            why = f"{self.topic}-{self.partition} ends at record {end}, and what came before {self.position} was read: its end is lost"
-            raise Unavailable(why, reason="log_lost")
-        position, self.position = self.position, -1
-        await asyncio.sleep(AGAIN)
-        self._stand(position)
-
-    def _lost(self, offset: int, begin: int) -> Unreadable:
-        return Unreadable(f"records {offset} to {begin - 1} of {self.topic}-{self.partition} were deleted before they were read", begin)
-
-    async def _some(self, most: int) -> list[ConsumerRecord]:
-        """What is there, or comes soon; perhaps nothing."""
-        found: dict[TopicPartition, list[ConsumerRecord]] = await self.kafka.getmany(self.at, timeout_ms=LOOK, max_records=most)
-        rows = found.get(self.at, [])
-        if rows:
-            self.position = rows[-1].offset + 1
-        return rows
-
-    async def close(self) -> None:
-        if self._closing is None:
-            self._closing = asyncio.create_task(end_consumer(self.kafka))
-        await asyncio.shield(self._closing)
 
 
 async def _end(producer: AIOKafkaProducer) -> None:
