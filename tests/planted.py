@@ -180,6 +180,11 @@ PLANTS = (
         (SERVED + "test_a_closed_log_on_kafka_says_so_and_not_that_nothing_is_there",),
     ),
     Plant(
+        "records that were read before a damaged one are lost with it",
+        READER, "                if kept:  #", "                if not kept:  #",
+        (ON_KAFKA + "test_what_was_read_before_a_damaged_record_is_not_lost_with_it",),
+    ),
+    Plant(
         "a batch that does not get smaller is said to be compressed",
         "services/adapters/log/batch.py", "    if len(made) >= len(batch):\n        return batch\n",
         "    if len(made) >= len(batch):\n        made = batch[:]\n",

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from aiokafka.admin import NewTopic
 from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.errors import CorruptRecordException
 from aiokafka.partitioner import DefaultPartitioner
-from aiokafka.structs import TopicPartition
+from aiokafka.structs import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
@@ -22,6 +23,7 @@ from services.adapters.clock import SystemClock
 from services.adapters.log.cluster import Cluster, Sparing, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.kafka import KafkaLog, KafkaMetrics
+from services.adapters.log.reader import Reader
 from services.adapters.log.topics import LARGEST, administering, at_odds, configuration, settings_of
 from services.kernel.errors import Misconfigured, RejectedInput, TrimtabError, Unavailable, Unreadable
 from services.kernel.record import Ready, Record, Tick
@@ -395,6 +397,36 @@ async def test_partitions_that_are_read_side_by_side_keep_their_readers(kafka: B
     await log.read(3, 5, 1)
     assert {r.partition: r for r in log._readers.idle} == readers
     await log.close()
+
+
+class Damaged:
+    """A consumer whose third hundred of records cannot be read."""
+
+    def __init__(self) -> None:
+        self.next = 0
+
+    async def getmany(self, at: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[ConsumerRecord[bytes, bytes]]]:
+        if self.next == 200:
+            raise CorruptRecordException
+        numbers = range(self.next, self.next + max_records)
+        self.next += max_records
+        return {at: [ConsumerRecord(at.topic, at.partition, i, 1, 1, None, b"value", None, -1, 5, ()) for i in numbers]}
+
+    async def end_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 1000)
+
+    def seek(self, at: TopicPartition, offset: int) -> None: ...
+
+    def resume(self, at: TopicPartition) -> None: ...
+
+
+async def test_what_was_read_before_a_damaged_record_is_not_lost_with_it() -> None:
+    reader = Reader(Cluster("127.0.0.1:1"), "events")
+    reader.partition, reader.kafka = 0, Damaged()
+    pages = reader.pages(0)
+    assert [r.offset for r in await anext(pages)] == [*range(200)]
+    with pytest.raises(CorruptRecordException):
+        await anext(pages)
 
 
 async def test_a_log_closes_while_the_broker_stands_still_and_leaves_no_task_behind(fragile: Brokers) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,13 +40,14 @@ from services.adapters.faultpoint import faultpoint
 from services.adapters.log.batch import Batch
 from services.adapters.log.cluster import ENDING, Cluster, Topic, spare_lines
 from services.adapters.log.codec import About, Codec, Kept, partition_of
-from services.adapters.log.reader import Reader, Readers
+from services.adapters.log.reader import Reader, Readers, Taken, taken
 from services.adapters.log.topics import LARGEST, ensure
 from services.kernel.errors import Bug, Misconfigured, RejectedInput, TrimtabError, Unavailable
 from services.kernel.ports import Clock
 from services.kernel.record import Stamped
 
 T = TypeVar("T")
+R = TypeVar("R")
 log = structlog.get_logger("kafka_log")
 
 BATCH = 1 << 20  # bytes that go as one, unless a single record is larger
@@ -314,25 +315,22 @@ class KafkaLog(Generic[T]):
     # -- reading -----------------------------------------------------------------------------------------------------
 
     async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[T]]:
-        return self._stamped(await self._rows(partition, offset, limit))
+        return self._stamped(partition, await self._page(partition, offset, limit, taken))
 
     async def kept(self, partition: int, offset: int, limit: int = 1000) -> list[Kept]:
         """As `read`, with keys, headers and bytes."""
-        return [
-            Kept(partition, r.offset, r.timestamp * 1000, (r.key or b"").decode(errors="replace"), _texts(r.headers), r.value or b"")
-            for r in await self._rows(partition, offset, limit)
-        ]
+        return await self._page(partition, offset, limit, kept_of)
 
     async def ends(self, partition: int) -> tuple[int, int]:
         """(the first record that is there, the next that will be)."""
         async with self._readers.one(partition, -1) as reader:
             return await reader.begins(), await reader.ends()
 
-    async def _rows(self, partition: int, offset: int, limit: int) -> list[ConsumerRecord]:
+    async def _page(self, partition: int, offset: int, limit: int, keep: Callable[[ConsumerRecord], R]) -> list[R]:
         if self._closed:  # an empty answer would say that nothing is there
             raise Unavailable("the log is closed", reason="log_closed")
         async with self._readers.one(partition, offset) as reader:
-            return await reader.page(offset, limit)
+            return await reader.page(offset, limit, keep)
 
     async def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped[T]]]:
         """Waits as long as Kafka is away. Raises Unreadable where records were deleted before they were read, and Unavailable where the log lost its end.
@@ -350,7 +348,7 @@ class KafkaLog(Generic[T]):
                         return
                     if rows:
                         offset = rows[-1].offset + 1
-                    yield self._stamped(rows)
+                    yield self._stamped(partition, rows)
                 if not self._closed:
                     self.metrics.readers.labels(self.topic.name).inc()
                     log.warning("reader replaced", topic=self.topic.name, partition=partition, offset=offset)
@@ -366,16 +364,16 @@ class KafkaLog(Generic[T]):
             if is_away:
                 yield ()
 
-    def _stamped(self, rows: list[ConsumerRecord]) -> list[Stamped[T]]:
+    def _stamped(self, partition: int, rows: list[Taken]) -> list[Stamped[T]]:
         by = SENDERS if self.topic.simulated else BROKERS
         for r in rows:
             if r.timestamp_type != by:
                 who, other = ("its sender", "LogAppendTime") if by == BROKERS else ("a broker", "CreateTime")
                 raise Misconfigured(
-                    f"record {r.offset} of {r.topic}-{r.partition} is stamped by {who}: set message.timestamp.type={other}, and begin anew with another "
+                    f"record {r.offset} of {self.topic.name}-{partition} is stamped by {who}: set message.timestamp.type={other}, and begin anew with another "
                     "TRIMTAB_KAFKA_PREFIX"
                 )
-        read = self.codec.decode_all([r.value or b"" for r in rows])
+        read = self.codec.decode_all([r.value for r in rows])
         return [Stamped(r.offset, r.timestamp * 1000, record) for r, record in zip(rows, read, strict=True)]
 
     async def close(self) -> None:
@@ -424,6 +422,11 @@ def headers_of(about: About, key: str, number: str, now: int, source: str) -> li
     if key:
         told["workspace"] = key
     return [*((f"ce_{name}", text.encode()) for name, text in told.items()), ("content-type", b"application/protobuf")]
+
+
+def kept_of(record: ConsumerRecord) -> Kept:
+    key = (record.key or b"").decode(errors="replace")
+    return Kept(record.partition, record.offset, record.timestamp * 1000, key, _texts(record.headers), record.value or b"")
 
 
 def _texts(headers: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, str], ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -14,11 +16,29 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from services.adapters.log.cluster import Cluster, Topic, end_consumer
 from services.kernel.errors import Unavailable, Unreadable
 
+R = TypeVar("R")
+
 READING = 15.0  # seconds in which a read is answered: a change of leader takes up to ten
 LOOK = 500  # milliseconds that a consumer waits for records before it looks around
 SILENCE = 20.0  # seconds after which a follower without records asks whether there are any
 AGAIN = 0.2  # seconds between attempts
 FEWEST, MOST = 4, 32  # readers of a topic
+PAGE = 1000  # records
+PIECE = 100  # records taken at once: each is a dozen objects, which are gone before the collector sees them, and before they leave the processor's cache
+
+
+@dataclass(slots=True)  # not frozen, which would make it dearer: it is made for every record
+class Taken:
+    """What the log itself reads of a record; `timestamp` is in milliseconds."""
+
+    offset: int
+    timestamp: int
+    timestamp_type: int
+    value: bytes = field(repr=False)
+
+
+def taken(record: ConsumerRecord) -> Taken:
+    return Taken(record.offset, record.timestamp, record.timestamp_type, record.value or b"")
 
 
 class Reader:
@@ -55,16 +75,16 @@ class Reader:
     async def ends(self) -> int:
         return int((await self.kafka.end_offsets([self.at]))[self.at])
 
-    async def page(self, offset: int, limit: int) -> list[ConsumerRecord]:
-        """Up to `limit` records from `offset`, or from the first that is there. Raises Unreadable where all of them are lost."""
-        end, rows = await self.ends(), list[ConsumerRecord]()
+    async def page(self, offset: int, limit: int, keep: Callable[[ConsumerRecord], R]) -> list[R]:
+        """What `keep` makes of up to `limit` records from `offset`, or from the first that is there. Raises Unreadable where all of them are lost."""
+        end, rows = await self.ends(), list[R]()
         if offset >= end:
             return rows
         self._stand(offset)
         self.kafka.resume(self.at)
         while len(rows) < limit and self.position < end:
             try:
-                rows += await self._some(limit - len(rows))
+                rows += await self._some(limit - len(rows), keep)
             except OffsetOutOfRangeError:
                 begin = await self.begins()
                 if begin >= end:
@@ -73,14 +93,14 @@ class Reader:
         self.kafka.pause(self.at)  # else it asks for what may come, and the next read waits until that is answered
         return rows
 
-    async def pages(self, offset: int) -> AsyncIterator[list[ConsumerRecord]]:
+    async def pages(self, offset: int) -> AsyncIterator[list[Taken]]:
         """Records as they come, none where none is there; ends where some are there and none comes: then this consumer is of no more use."""
         self._stand(offset)
         self.kafka.resume(self.at)
         heard = time.monotonic()
         while True:
             try:
-                rows = await self._some(1000)
+                rows = await self._some(PAGE, taken)
             except OffsetOutOfRangeError:
                 await self._explain()
                 continue
@@ -110,13 +130,24 @@ class Reader:
     def _lost(self, offset: int, begin: int) -> Unreadable:
         return Unreadable(f"records {offset} to {begin - 1} of {self.topic}-{self.partition} were deleted before they were read", begin)
 
-    async def _some(self, most: int) -> list[ConsumerRecord]:
-        """What is there, or comes soon; perhaps nothing."""
-        found: dict[TopicPartition, list[ConsumerRecord]] = await self.kafka.getmany(self.at, timeout_ms=LOOK, max_records=most)
-        rows = found.get(self.at, [])
-        if rows:
-            self.position = rows[-1].offset + 1
-        return rows
+    async def _some(self, most: int, keep: Callable[[ConsumerRecord], R]) -> list[R]:
+        """What `keep` makes of the records of one answer that are there, or come soon; perhaps nothing."""
+        kept: list[R] = []
+        while len(kept) < most:
+            size = min(PIECE, most - len(kept))
+            try:
+                found: dict[TopicPartition, list[ConsumerRecord]] = await self.kafka.getmany(self.at, timeout_ms=0 if kept else LOOK, max_records=size)
+            except KafkaError:
+                if kept:  # it is raised again where what comes next is asked for
+                    break
+                raise
+            records = found.get(self.at, [])
+            if records:
+                kept += map(keep, records)
+                self.position = records[-1].offset + 1
+            if len(records) < size:
+                break
+        return kept
 
     async def close(self) -> None:
         if self._closing is None:
