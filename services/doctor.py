@@ -40,7 +40,7 @@ from services.tail import on_kafka
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 SECOND, GB = 1_000_000, 1 << 30
 SCARCE, SHORT = GB // 10, GB  # bytes free
-LEASES = 5 * SECOND  # a clock further off than this ends leases early
+APART = 5 * SECOND  # a clock further off than this is told
 FAR_BEHIND = 2_000_000  # records that a start would fold without a checkpoint
 
 
@@ -113,8 +113,9 @@ async def database(settings: Settings) -> list[Line]:
             theirs = int(await connection.scalar(text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")) or 0)
         apart = abs(theirs - SystemClock().now())
         lines = [Line(OK, "database", f"{there.place}, its schema is this build's")]
-        if apart > LEASES:
-            lines.append(Line(WARN, "clock", f"the database's clock is {apart / SECOND:.1f} s from this machine's", "set both clocks (NTP): leases go by them"))
+        if apart > APART:
+            both = "set both clocks (NTP): what is too old to act on is judged by ours"
+            lines.append(Line(WARN, "clock", f"the database's clock is {apart / SECOND:.1f} s from this machine's", both))
     except (Misconfigured, Unavailable) as error:
         lines = [Line(FAIL, "database", str(error), mend)]
     finally:

@@ -149,7 +149,7 @@ class Embedded:
         witness = witness_of(self.settings.witness, self._secret())
         executors = executors_of(self.settings) if self._executors is None else self._executors
         rules = Rules(hold=self.settings.actions == "hold", stale_before=self._restored_at, pace=Pace(again=round(self.settings.settle_seconds * SECOND)))
-        self.actions = ActionsService(self.database, self.decisions, self.events, executors, self.clock, self.registry, rules, self.wall, witness=witness)
+        self.actions = ActionsService(self.database, self.decisions, self.events, executors, self.clock, self.registry, rules, witness=witness)
         await self.actions.start()
         self._cleanup.push_async_callback(self.actions.stop)
 

@@ -56,7 +56,7 @@ MANY, POSTGRES = (f"tests/shell/test_{name}.py::" for name in ("many_workers", "
 PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
 WATCHED = "tests/shell/test_ledger_watch.py::"
 SHOWN = "tests/e2e/test_demo_production.py::"
-ALIVE = "tests/shell/test_livez.py::"
+ALIVE, CLOCKS = (f"tests/shell/test_{name}.py::" for name in ("livez", "clocks"))
 BUCKET = "tests/shell/test_bucket.py::"
 SEQUENCE = "tests/shell/test_sequence.py::"
 CHECKPOINTS = "tests/shell/test_checkpoints.py::"
@@ -96,6 +96,17 @@ PLANTS = (
         "the delay is that of the last record, however long ago it was fed",
         "services/rules_engine/worker.py", "return max(0, overdue, self._lag) / 1e6", "return max(0, self._lag) / 1e6",
         (ALIVE + "test_the_delay_grows_while_something_is_due_and_time_stands",),
+    ),
+    # -- clocks that differ ----------------------------------------------------------------------------------------------------
+    Plant(
+        "leases go by each machine's own clock",
+        "services/adapters/db/clock.py", "Own(own) if database.is_sqlite else OfTheDatabase()", "Own(own)",
+        (CLOCKS + "test_whatever_clocks_say_nobody_takes_what_another_that_lives_has",),
+    ),
+    Plant(
+        "what is put back waits for years",
+        actions("execute"), "state=\"queued\", due_at=now + (self", "state=\"queued\", due_at=self.clock.now() + 10**15 + (self",
+        (CLOCKS + "test_what_waits_for_another_look_waits_by_the_clock_that_all_share",),
     ),
     # -- many processes -------------------------------------------------------------------------------------------------------
     Plant(

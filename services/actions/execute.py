@@ -38,6 +38,7 @@ from services.actions.executors.contract import Answer, Executor, Observed, Step
 from services.actions.metrics import Metrics
 from services.actions.store import Lease
 from services.actions.tables import in_flight, intents
+from services.adapters.db.clock import Agreed
 from services.adapters.db.database import Database, again
 from services.adapters.faultpoint import faultpoint
 from services.kernel.errors import Unavailable
@@ -60,7 +61,7 @@ DUE = select(intents).where(IS_DUE, intents.c.workspace == bindparam("of")).orde
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How patient execution is, in microseconds of the world's clock."""
+    """How patient execution is, in microseconds of the clock that all processes agree on."""
 
     lease: int = 60 * SECOND  # at least three times `call`
     call: int = 15 * SECOND
@@ -86,7 +87,7 @@ class Execution:
         executors: Mapping[str, Executor],
         circumstances: Callable[[bool], Circumstances],
         clock: Clock,
-        wall: Clock,
+        wall: Agreed,
         owner: str,
         pace: Pace,
         metrics: Metrics,
@@ -121,8 +122,8 @@ class Execution:
 
     async def _where_something_is_due(self) -> Sequence[str]:
         """The workspaces, that which has waited longest first."""
-        now = self.wall.now()
         async with self.database.reading() as connection:
+            now = await self.wall.now(connection)
             if (await connection.execute(ANY_DUE, {"now": now})).first() is None:
                 return ()
             return (await connection.execute(WHERE_DUE, {"now": now})).scalars().all()
@@ -133,7 +134,8 @@ class Execution:
         leases: list[Lease] = []
         async with self.database.writing(store.turn(workspace)) as tx:
             change = store.Change(self.clock.now())
-            rows = (await tx.execute(DUE, {"now": self.wall.now(), "of": workspace})).all()
+            now = await self.wall.now(tx)
+            rows = (await tx.execute(DUE, {"now": now, "of": workspace})).all()
             for row in rows:
                 lease = store.lease_of(row)
                 if not await store.attempts_of(tx, lease.decision_id) and (stop := await self._stopped(tx, lease, has_begun=False)):
@@ -141,9 +143,9 @@ class Execution:
                     continue
                 this = intents.c.decision_id == lease.decision_id
                 if not await self._occupy(tx, lease):
-                    await tx.execute(update(intents).where(this).values(due_at=self.wall.now() + self.pace.again))
+                    await tx.execute(update(intents).where(this).values(due_at=now + self.pace.again))
                     continue
-                until = self.wall.now() + self.pace.lease
+                until = now + self.pace.lease
                 await tx.execute(update(intents).where(this).values(state="running", owner=self.owner, token=lease.token + 1, lease_until=until))
                 leases.append(replace(lease, token=lease.token + 1))
                 if len(leases) == most:
@@ -225,11 +227,11 @@ class Execution:
         if why := is_as_decided(step, observed):
             return await self._unsent(lease, draft, FAILED, why)
         key = digest("attempt", lease.decision_id, str(move.index), move.role)
-        begun = self.wall.now()
+        begun = self.wall.elapsed()
         if not await self._intend(lease, draft, key):
             return False
         faultpoint("actions.intended")
-        if self.wall.now() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so
+        if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so
             raise LostLease
         answer = await self._write(step, observed, key)
         faultpoint("actions.sent")
@@ -315,12 +317,12 @@ class Execution:
         """What is known of an attempt is durable; with `wait`, the decision is put back until then, its objects still its own."""
         async with self.database.writing(store.turn(lease.workspace)) as tx:
             change = store.Change(self.clock.now())
-            await self._hold_lease(tx, lease)
+            now = await self._hold_lease(tx, lease)
             await store.update_attempt(tx, lease.decision_id, attempt, change.now)
             self._note(change, lease, "result" if attempt.status else "in_doubt", attempt)
             if wait:
                 this = intents.c.decision_id == lease.decision_id
-                await tx.execute(update(intents).where(this).values(state="queued", due_at=self.wall.now() + wait))
+                await tx.execute(update(intents).where(this).values(state="queued", due_at=now + wait))
             await change.write(tx)
         self.count(change)
 
@@ -329,15 +331,14 @@ class Execution:
         """Puts the decision back for another try; False once it has been tried often enough."""
         async with self.database.writing(store.turn(lease.workspace)) as tx:
             change = store.Change(self.clock.now())
-            await self._hold_lease(tx, lease)
+            now = await self._hold_lease(tx, lease)
             this = intents.c.decision_id == lease.decision_id
             tries = int(await tx.scalar(select(intents.c.tries).where(this)) or 0) + 1
             if tries >= self.pace.tries and reason == "bug":
                 done = given_up(lease.steps, await store.attempts_of(tx, lease.decision_id), reason)
                 await store.end(tx, change, lease.workspace, lease.decision_id, done.status, reason, lease.by, done.effects)
             elif tries < self.pace.tries:
-                wait = self.wall.now() + (self.pace.again << tries)
-                await tx.execute(update(intents).where(this).values(state="queued", due_at=wait, tries=tries))
+                await tx.execute(update(intents).where(this).values(state="queued", due_at=now + (self.pace.again << tries), tries=tries))
             await change.write(tx)
         self.count(change)
         return tries < self.pace.tries
@@ -355,12 +356,13 @@ class Execution:
         faultpoint("actions.concluded")
         log.info("action_ended", decision=lease.decision_id, status=done.status, reason=done.reason)
 
-    async def _hold_lease(self, tx: AsyncConnection, lease: Lease) -> None:
-        """Raises LostLease unless the decision is still ours; renews it if so."""
-        now = self.wall.now()
+    async def _hold_lease(self, tx: AsyncConnection, lease: Lease) -> int:
+        """Raises LostLease unless the decision is still ours; renews it if so, and returns the time that all agree on."""
+        now = await self.wall.now(tx)
         ours = and_(intents.c.decision_id == lease.decision_id, intents.c.token == lease.token, intents.c.state == "running", intents.c.lease_until >= now)
         if (await tx.execute(update(intents).where(ours).values(lease_until=now + self.pace.lease))).rowcount != 1:
             raise LostLease
+        return now
 
     def _note(self, change: store.Change, lease: Lease, kind: str, attempt: Attempt) -> None:
         change.note(

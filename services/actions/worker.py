@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +30,8 @@ from services.actions.ledger.witness import Witness
 from services.actions.metrics import Metrics
 from services.actions.people import People
 from services.actions.tables import intents, outbox
+from services.adapters.clock import SystemClock
+from services.adapters.db.clock import Agreed, agreed
 from services.adapters.db.database import Database, again
 from services.adapters.faultpoint import faultpoint
 from services.adapters.log.following import Alone, Following
@@ -60,15 +61,11 @@ class Rules:
     pace: Pace = field(default_factory=Pace)
 
 
-class World:
-    """The world's clock."""
-
-    def now(self) -> int:
-        return time.time_ns() // 1_000
-
-
 class ActionsService:
-    """`clock` is the time decisions live in (simulated in a demo); `wall` the world's, for leases and waits; `group` shares the decisions' partitions out."""
+    """`clock` is the time decisions live in (simulated in a demo); `group` shares the decisions' partitions out.
+
+    `wall` is for leases and waits: by default the database's clock, which all processes share, or the world's where the database is ours alone.
+    """
 
     def __init__(
         self,
@@ -79,22 +76,22 @@ class ActionsService:
         clock: Clock,
         registry: CollectorRegistry,
         rules: Rules | None = None,
-        wall: Clock | None = None,
+        wall: Agreed | None = None,
         group: Group | None = None,
         witness: Witness | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.progress = progress or Progress()
         self.database, self.decisions, self.events, self.clock = database, decisions, events, clock
-        self.rules = rules or Rules()
+        self.rules, self.wall = rules or Rules(), wall or agreed(database, SystemClock())
         self.executors = by_platform(executors)
         self.metrics = Metrics(registry)
         self._capabilities = tuple((platform, e.attributes, e.is_practice) for platform, e in sorted(self.executors.items()))
         self._to_execute, self._to_tend = asyncio.Event(), asyncio.Event()
         self.people = People(database, self.circumstances, self.metrics, self._wake, witness)
-        self.audit = Audit(database, self.metrics, self.rules.owner, wall or World(), witness)
+        self.audit = Audit(database, self.metrics, self.rules.owner, self.wall, witness)
         self.disagreements: tuple[str, ...] = ()  # workspaces whose ledger is not what its witness saw
-        self.execution = Execution(database, self.executors, self.circumstances, clock, wall or World(), self.rules.owner, self.rules.pace, self.metrics)
+        self.execution = Execution(database, self.executors, self.circumstances, clock, self.wall, self.rules.owner, self.rules.pace, self.metrics)
         self._shown = float("-inf")  # when the queues were counted last, by the loop's clock
         self._stopping = asyncio.Event()
         self.following = Following(group or Alone(self.rules.partitions), self._followed, "actions", self.progress)
@@ -243,8 +240,8 @@ class ActionsService:
     @again
     async def _unsent(self) -> Sequence[Row[Any]]:
         """What is to be sent, by us alone; nothing where another process is at it."""
-        now = self.execution.wall.now()
         async with self.database.writing(PUBLISHING) as tx:
+            now = await self.wall.now(tx)
             if not await store.lease(tx, PUBLISHING, self.rules.owner, now, now + self.rules.pace.call):
                 return ()
             rows = (await tx.execute(UNSENT)).all()

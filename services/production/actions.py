@@ -9,6 +9,7 @@ from services.actions.connect import executors_of
 from services.actions.execute import SECOND, Pace
 from services.actions.ledger.witness import witness_of
 from services.actions.worker import ActionsService, Rules
+from services.adapters.db.clock import agreed
 from services.adapters.http.auth import given_secret
 from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.settings import Settings
@@ -26,7 +27,7 @@ class Actions(Service):
         self.group = self.group_of(decisions)
         executors = executors_of(settings)
         witness = witness_of(settings.witness, given_secret(settings.secret))
-        parts = (executors, self.clock, self.registry, rules, self.wall, self.group, witness, self.progress)
+        parts = (executors, self.clock, self.registry, rules, agreed(self.database, self.wall), self.group, witness, self.progress)
         self.service = ActionsService(self.database, decisions, events, *parts)
         self.app.include_router(api.router(self.service))
 

@@ -60,7 +60,7 @@ class Service(ABC):
         if not settings.database.startswith("postgresql"):
             raise Misconfigured("no PostgreSQL is named: TRIMTAB_DATABASE=postgresql+asyncpg://USER@HOST/NAME")
         self.settings, self.wall, self.registry = settings, SystemClock(), CollectorRegistry()
-        self.clock: Clock = SharedClock(settings.clock) if settings.clock else self.wall  # of events and decisions; keys and leases go by the world's
+        self.clock: Clock = SharedClock(settings.clock) if settings.clock else self.wall  # of events and decisions; keys go by the world's
         self.owner = f"{socket.gethostname()}-{os.urandom(4).hex()}"
         self.cluster = cluster_of(settings)
         self.database = Database(settings.database_address, settings.database_password)

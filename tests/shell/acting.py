@@ -17,6 +17,7 @@ from services.actions.executors.contract import Answer, Observed, Step, Value
 from services.actions.ledger.witness import Witness
 from services.actions.worker import ActionsService, Rules
 from services.adapters import faultpoint
+from services.adapters.db.clock import Own
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
 from services.kernel.decision import Decision, Reading, Verdict
@@ -151,7 +152,7 @@ class World:
         self.registry = CollectorRegistry()
         so = rules or self.rules
         logs = self.decisions, self.events
-        self.service = ActionsService(self.database, *logs, [self.platform], self.clock, self.registry, so, self.wall, witness=self.witness)
+        self.service = ActionsService(self.database, *logs, [self.platform], self.clock, self.registry, so, Own(self.wall), witness=self.witness)
         return self.service
 
     async def decide(self, *made: Decision) -> None:

@@ -17,6 +17,7 @@ from services.actions.ledger.chain import Verified
 from services.actions.store import Switch, kill_switch, turn
 from services.actions.tables import attempts, decisions, in_flight, intents, kill_switches
 from services.actions.worker import ActionsService
+from services.adapters.db.clock import Own
 from services.adapters.db.database import Database
 from tests.shell.acting import AD, ADMIN, MINUTE, Platform, World, a_decision, an_action, world
 
@@ -55,7 +56,7 @@ async def together(w: World, act: Callable[[ActionsService, int], Awaitable[obje
         async def run() -> None:
             database = Database(w.url)
             rules = replace(w.rules, owner=f"worker {i}")
-            service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), rules, w.wall)
+            service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), rules, Own(w.wall))
             await asyncio.to_thread(start.wait, 60)
             try:
                 said.append(await act(service, i))

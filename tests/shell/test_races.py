@@ -14,6 +14,7 @@ from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
 from services.actions.tables import decisions, escalations
 from services.actions.worker import ActionsService
+from services.adapters.db.clock import Own
 from services.adapters.db.database import Database
 from services.kernel.errors import Conflict
 from services.kernel.ids import digest
@@ -37,7 +38,7 @@ def person(w: World, i: int, start: Barrier, acts: list[Act], answers: list[list
 
     async def live() -> None:
         database = Database(w.url)
-        service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), w.rules, w.wall)
+        service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), w.rules, Own(w.wall))
         try:
             for n, act in enumerate(acts):
                 start.wait(60)

@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from services.actions.execute import Pace
 from services.actions.executors.contract import Step
 from services.actions.worker import ActionsService, Rules
+from services.adapters.db.clock import Own
 from services.adapters.faultpoint import POINTS
 from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.log.writer import EventWriter
@@ -306,7 +307,7 @@ class World:
         owner = process.name if is_successor or self.chance.random() < 0.5 else "actions"
         rules = Rules(hold=self.hold, owner=owner, pace=Pace(idle=self.idle, show=3600 * SECOND, audit=600 * SECOND))
         decisions, events = LogPort(self.decisions, process, self.faults), LogPort(self.events, process, self.faults)
-        service = ActionsService(database, decisions, events, [PlatformPort(self.platform, process)], process, CollectorRegistry(), rules, process)
+        service = ActionsService(database, decisions, events, [PlatformPort(self.platform, process)], process, CollectorRegistry(), rules, Own(process))
         await service.start()
         return service
 

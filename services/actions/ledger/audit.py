@@ -19,8 +19,8 @@ from services.actions.ledger.chain import GENESIS, Broken, Head, Walk
 from services.actions.ledger.witness import Disagreement, Untrue, Witness, compare
 from services.actions.metrics import Metrics
 from services.actions.tables import decisions, ledger_checks, ledger_heads
+from services.adapters.db.clock import Agreed
 from services.adapters.db.database import Database, again
-from services.kernel.ports import Clock
 
 log = structlog.get_logger("ledger")
 PAGE = 500  # entries at once: a few milliseconds of the loop
@@ -48,14 +48,14 @@ class Check:
 
 
 class Audit:
-    def __init__(self, database: Database, metrics: Metrics, owner: str, wall: Clock, witness: Witness | None = None, page: int = PAGE) -> None:
+    def __init__(self, database: Database, metrics: Metrics, owner: str, wall: Agreed, witness: Witness | None = None, page: int = PAGE) -> None:
         self.database, self.metrics, self.owner, self.wall, self.witness, self.page = database, metrics, owner, wall, witness, page
         self._whole: dict[str, Walk] = {}  # walks from the first entry that are under way
 
     async def step(self) -> int:
         """Up to a page more is verified; returns how many entries that was, 0 where every chain is verified to its head or another process does it."""
-        now = self.wall.now()
-        if not await self._is_ours(now):
+        now = await self._turn()
+        if now is None:
             self._whole.clear()
             self.metrics.broken.set(0)
             return 0
@@ -77,7 +77,7 @@ class Audit:
         if not done:
             self.metrics.verified_at.labels("new").set(now / SECOND)
             self.metrics.verified_at.labels("whole").set(min((c.whole_at for c in checks.values()), default=now) / SECOND)
-            await self.bear_witness(list(checks.values()))
+            await self.bear_witness(list(checks.values()), now)
         return done
 
     def _is_due(self, check: Check, head: Head, now: int) -> bool:
@@ -107,9 +107,11 @@ class Audit:
         return len(rows), replace(check, sequence=walk.last.sequence, hash=walk.last.hash, whole_at=now, broken=0, why="")
 
     @again
-    async def _is_ours(self, now: int) -> bool:
+    async def _turn(self) -> int | None:
+        """What time it is, where it is for us to verify; None where another process does."""
         async with self.database.writing(AUDITING) as tx:
-            return await store.lease(tx, AUDITING, self.owner, now, now + LEASE)
+            now = await self.wall.now(tx)
+            return now if await store.lease(tx, AUDITING, self.owner, now, now + LEASE) else None
 
     @again
     async def _keep(self, changed: list[Check]) -> None:
@@ -130,7 +132,7 @@ class Audit:
             witnessed = (await connection.execute(select(ledger_checks.c.workspace).where(ledger_checks.c.witnessed > 0))).scalars().all()
             return await compare(connection, seen, witnessed)
 
-    async def bear_witness(self, checks: list[Check]) -> None:
+    async def bear_witness(self, checks: list[Check], now: int) -> None:
         """The witness has seen the chains as far as they were verified, but where it has seen another one."""
         if self.witness is None:
             return
@@ -139,7 +141,7 @@ class Audit:
             seen = {h.workspace: h.sequence for h in await asyncio.to_thread(self.witness.all) if not isinstance(h, Untrue)}
             news = [c for c in checks if c.workspace not in disagreeing and not c.broken and c.sequence > seen.get(c.workspace, 0)]
             for check in news:
-                await asyncio.to_thread(self.witness.write, check.head, self.wall.now())
+                await asyncio.to_thread(self.witness.write, check.head, now)
         except OSError as error:
             self.metrics.unwitnessed.inc()
             log.warning("ledger_not_witnessed", folder=str(self.witness.folder), why=str(error))
