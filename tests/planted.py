@@ -1816,7 +1816,8 @@ def sound(gardens: list[Garden], plants: tuple[Plant, ...], console: Console) ->
     answers: dict[int, tuple[int, str]] = {}
 
     def ask(i: int) -> None:
-        answers[i] = gardens[i].test(tuple(tests[i :: len(gardens)]), patience=240)
+        mine = tuple(tests[i :: len(gardens)])
+        answers[i] = gardens[i].test(mine, patience=240 + 10 * len(mine))
 
     askers = [threading.Thread(target=ask, args=(i,)) for i in range(min(len(gardens), len(tests)))]  # named no test, pytest would run them all
     for asker in askers:
