@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import httpx2
 from alembic.script import ScriptDirectory
@@ -26,7 +27,9 @@ from services.adapters.db.database import Database
 from services.adapters.db.migrate import MIGRATIONS, migrated
 from services.adapters.log.archive import Archive, Registered, begins, first_record, registered, unlinked
 from services.adapters.log.codec import EVENTS
+from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.lock import holder
+from services.adapters.log.shelf import Shelf, lost_of, shelf_of
 from services.adapters.settings import Settings, from_environment
 from services.backup import DATABASES, SECRETS, UNFINISHED, faults_of, reading
 from services.kernel.errors import Misconfigured, Unavailable
@@ -41,6 +44,7 @@ OK, WARN, FAIL = "ok", "warn", "FAIL"
 SECOND, GB = 1_000_000, 1 << 30
 SCARCE, SHORT = GB // 10, GB  # bytes free
 APART = 5 * SECOND  # a clock further off than this is told
+OVERDUE = 3600  # seconds that a segment may be late
 FAR_BEHIND = 2_000_000  # records that a start would fold without a checkpoint
 
 
@@ -89,8 +93,11 @@ async def kafka(settings: Settings) -> list[Line]:
                 ends = {n: await there.ends(n) for n in range(there.partitions)}
                 held = sum(end - begin for begin, end in ends.values())
                 lines.append(Line(OK, "kafka", f"{there.topic.name}: {there.partitions} partitions, {held} records"))
-                if lost := [str(n) for n, (begin, _) in ends.items() if begin]:
-                    mend = "keep the checkpoints: a start of these goes by them alone; let the topic keep records for longer"
+                shelf = shelf_of(settings, there.topic.name) if settings.archive else None
+                lines += [await shelved(settings, there, shelf, n, *ends[n]) for n in ends if shelf is not None]
+                reach = {n: await asyncio.to_thread(shelf.reach, n, begin) if shelf is not None else begin for n, (begin, _) in ends.items()}
+                if lost := [str(n) for n, first in reach.items() if first]:
+                    mend = "keep the checkpoints: a start of these goes by them alone; let the topic keep records for longer, or archive them (TRIMTAB_ARCHIVE)"
                     lines.append(Line(WARN, "kafka", f"{there.topic.name} has lost the beginning of partition {', '.join(lost)}", mend))
                 newest = [s for n, (begin, end) in ends.items() if end > begin for s in await there.read(n, end - 1, 1)]
                 ahead = max((s.stamp for s in newest), default=0) - SystemClock().now()
@@ -99,6 +106,29 @@ async def kafka(settings: Settings) -> list[Line]:
         except (Misconfigured, Unavailable) as error:
             lines.append(Line(FAIL, "kafka", str(error), "see docs/kafka.md"))
     return lines
+
+
+async def shelved(settings: Settings, there: KafkaLog[Any], shelf: Shelf, partition: int, begin: int, end: int) -> Line:
+    """How far the archive of a partition reaches, and how old the first record is that it lacks."""
+    every = await asyncio.to_thread(shelf.every, partition)
+    following = every[-1].last + 1 if every else begin
+    waiting = await there.read(partition, following, 1) if begin <= following < end else ()
+    lag = (SystemClock().now() - waiting[0].stamp) / SECOND if waiting else 0
+    where = f"{there.topic.name}-{partition}"
+    text = f"{where}: records {every[0].first} to {following - 1} are archived" if every else f"{where}: nothing is archived"
+    if waiting:
+        text += f", {end - following} more are on Kafka alone, the oldest {lag / 3600:.1f} h old"
+    damaged = [r for r in every if r.segment is None]
+    if damaged:
+        return Line(FAIL, "archive", f"{text}; {damaged[0].blob.name}: {damaged[0].why}", "restore that file from a backup; see `trimtab log verify`")
+    if every and (following < begin or following > end):
+        why = f"but Kafka holds {begin} to {end - 1}"
+        return Line(FAIL, "archive", f"{text}, {why}", "docs/operations.md, the runbook: records are lost to the archive, or it is another log's")
+    if many := lost_of(every):
+        return Line(WARN, "archive", f"{text}; {many} of them were deleted before", "replays reach back to the last gap; keep the checkpoint after it")
+    if lag > settings.log_segment_hours * 3600 + OVERDUE:
+        return Line(WARN, "archive", text, "a running `trimtab serve rules` does it within minutes, or its log says why not")
+    return Line(OK, "archive", text)
 
 
 async def database(settings: Settings) -> list[Line]:

@@ -17,6 +17,7 @@ from services.kernel.errors import Misconfigured
 
 if TYPE_CHECKING:
     from services.adapters.log.keeper import Keeper, Step, Told
+    from services.adapters.log.shelf import Shelf
 
 app = typer.Typer(no_args_is_help=True, help="The log: its newest records; its segments, sealed, archived, pruned; its topics on Kafka.")
 tail.install(app)
@@ -27,7 +28,10 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done,
 def settings() -> Settings:
     wanted = from_environment(os.environ)
     if wanted.kafka:
-        raise Misconfigured("TRIMTAB_KAFKA is set: Kafka keeps the log by itself, see `trimtab log topics`; only a log in a data folder has segments")
+        raise Misconfigured(
+            "TRIMTAB_KAFKA is set: Kafka keeps the log by itself, see `trimtab log topics`; its topics are archived by `trimtab serve rules`, "
+            "where TRIMTAB_ARCHIVE says"
+        )
     if not (wanted.data / "events.db").exists():
         raise Misconfigured(f"{wanted.data} holds no Trimtab: name its folder with TRIMTAB_DATA")
     return wanted
@@ -36,6 +40,9 @@ def settings() -> Settings:
 @app.command("segments")
 def list_segments() -> None:
     """Prints every segment in order: its records, from when to when, its size, whether it is sealed, archived or pruned, its file."""
+    if shelves := shelves_of(from_environment(os.environ)):
+        list_shelved(shelves)
+        return
     from services.__main__ import instant
     from services.adapters.log.archive import begins, registered
     from services.backup import reading
@@ -83,6 +90,9 @@ def prune(
 @app.command()
 def verify() -> None:
     """Reads every archived segment whole, checks its hashes and the chain; ends with 1 where anything does not hold."""
+    if shelves := shelves_of(from_environment(os.environ)):
+        verify_shelved(shelves)
+        return
     from services.adapters.log.archive import Archive, registered, unlinked
     from services.backup import reading
 
@@ -99,6 +109,52 @@ def verify() -> None:
     whole = sum(bool(r.file) for r in segments) - len({f.file for f in faults if f.file})
     typer.echo(f"{whole} of {len(segments)} segments are archived and hold" + (f", link {segments[-1].link}" if segments and not faults else ""))
     raise typer.Exit(int(bool(faults)))
+
+
+def shelves_of(wanted: Settings) -> list[tuple[Shelf, int]]:
+    """The archive of each of Kafka's topics, with how many partitions it has; none where the log is in a folder, or there is no archive."""
+    if not (wanted.kafka and wanted.archive):
+        return []
+    from services.adapters.log.shelf import shelf_of
+
+    return [(shelf_of(wanted, f"{wanted.kafka_prefix}.{which.value}"), wanted.kafka_partitions) for which in tail.Which]
+
+
+def list_shelved(shelves: list[tuple[Shelf, int]]) -> None:
+    from services.__main__ import instant
+
+    for shelf, partitions in shelves:
+        for number in range(partitions):
+            for r in shelf.every(number):
+                about = f"{instant(r.segment.oldest)} to {instant(r.segment.newest)}  {r.segment.size / MB:.1f} MB" if r.segment else f"DAMAGED: {r.why}"
+                typer.echo(f"{shelf.topic}-{number}  records {r.first:>10} to {r.last:>10}  {about} as {r.blob.size / MB:.1f}  {r.blob.name}")
+
+
+def verify_shelved(shelves: list[tuple[Shelf, int]]) -> None:
+    from services.adapters.log.segment import Damaged, Segment
+
+    held, faults = 0, 0
+    for shelf, partitions in shelves:
+        for number in range(partitions):
+            before: Segment | None = None
+            for r in shelf.every(number):
+                where, why = f"{shelf.topic}-{number} records {r.first} to {r.last}", ""
+                if before is not None and r.first > before.last + 1:
+                    faults += 1
+                    typer.echo(f"{shelf.topic}-{number} records {before.last + 1} to {r.first - 1}: NOT THERE: no segment holds them")
+                try:
+                    file = shelf.verified(r.blob)
+                    file.path.unlink()
+                    if before is not None and file.segment.previous != before.link:
+                        why = "it does not follow the segment before it"
+                    before = file.segment
+                except (Damaged, FileNotFoundError) as error:
+                    why, before = str(error), None
+                if why:
+                    typer.echo(f"{where}: DAMAGED: {why}  {r.blob.name}")
+                held, faults = held + (not why), faults + bool(why)
+    typer.echo(f"{held} segments hold" + (f", {faults} faults" if faults else ""))
+    raise typer.Exit(int(faults > 0))
 
 
 def tell(steps: Iterable[Step], would: str = "") -> None:

@@ -66,6 +66,7 @@ FRONT, ROOM = (f"tests/shell/test_{name}.py::" for name in ("front", "room"))
 EXECUTORS, LOG = (f"tests/contracts/test_{name}.py::" for name in ("executors", "log"))
 SEGMENTS, ARCHIVED, COMMANDS = (f"tests/shell/test_{name}.py::" for name in ("segments", "archived_start", "log_commands"))
 KEEPER, ARCHIVE, SEGMENT = (f"services/adapters/log/{name}.py" for name in ("keeper", "archive", "segment"))
+SHELF, TOPICS = "services/adapters/log/shelf.py", "tests/shell/test_kafka_archive.py::"
 SCHEDULES = "tests/simulation/test_simulation.py::test_whatever_befalls_the_services_all_is_as_it_must_be"
 KAFKA, ON_KAFKA = "services/adapters/log/kafka.py", "tests/shell/test_kafka_log.py::"
 READER, BATCHES = "services/adapters/log/reader.py", "tests/shell/test_kafka_batch.py::"
@@ -948,9 +949,9 @@ PLANTS = (
     ),
     Plant(
         "a store that is away is a bucket without checkpoints",
-        "services/rules_engine/bucket.py",
-        '            raise Unavailable(f"{what} {self.place}: {_short(error)}", reason="checkpoints") from error\n',
-        "            return\n",
+        "services/adapters/blobs.py",
+        '        raise Unavailable(f"{what}: {_short(error)}", reason=reason) from error\n',
+        "        return\n",
         (BUCKET + "test_a_store_that_is_away_is_said_and_leaves_nothing",),
     ),
     # -- many processes on one database -----------------------------------------------------------------------------------
@@ -1259,6 +1260,26 @@ PLANTS = (
         "if (r.segment.first < live or held.lies(r)) and (fault := held.fault(r)):",
         "if not held.lies(r) and (fault := held.fault(r)) and not fault:",
         (COMMANDS + "test_a_backup_whose_archive_is_damaged_or_lacks_a_file_is_none",),
+    ),
+    Plant(
+        "a segment in the archive of a topic is written over by whoever comes second",
+        "services/adapters/blobs.py", "                    os.link(begun, final)", "                    begun.replace(final)",
+        (TOPICS + "test_a_shorter_segment_takes_no_ones_place_and_a_longer_one_neither",),
+    ),
+    Plant(
+        "reading from the archive passes over what was lost",
+        SHELF, "        if r.last < reach - 1:\n            break\n", "",
+        (TOPICS + "test_what_was_deleted_before_it_was_archived_is_said_and_remembered",),
+    ),
+    Plant(
+        "the archive of another log is gone on with",
+        "services/adapters/log/archiver.py", "                await self._agree(partition, file)\n", "                pass\n",
+        (TOPICS + "test_the_archive_of_another_log_is_refused_and_left_alone",),
+    ),
+    Plant(
+        "a segment is cut where a reader's page happened to end",
+        "services/adapters/log/archiver.py", "is_cut = len(rows) < len(page) or at", "is_cut = True or at",
+        (TOPICS + "test_segments_are_sealed_by_number_and_size_and_age_and_none_before",),
     ),
     # -- under more than it can take it says so ------------------------------------------------------------------------------
     Plant(

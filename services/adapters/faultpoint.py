@@ -31,6 +31,8 @@ POINTS = {
     "log.committed": "a group of records is durable; nobody was told",
     "kafka.sent": "a batch is given to the brokers, not acknowledged",
     "kafka.acknowledged": "a batch is acknowledged by every replica in sync; nobody was told",
+    "kafka.sealed": "a segment of a topic is whole in a file of this process; the archive does not hold it",
+    "kafka.archived": "the archive holds a segment of a topic; nothing here remembers it",
     "ingest.received": "a delivery is read, verified and parsed; nothing of it is durable",
     "ingest.joined": "deliveries that waited together are one record, not yet given to the log",
     "ingest.appended": "the events are on the log; what else the delivery says is not durable",

@@ -59,11 +59,15 @@ class Settings(BaseModel):
     checkpoint_seconds: float = Field(300, gt=0, description="a checkpoint of the engine's state is due after so many seconds, if any record came")
     checkpoint_records: int = Field(200_000, ge=1, description="or after so many records, whichever is first")
     checkpoints: str = Field("", description="folder of the checkpoints, by default `checkpoints` in the data folder, or s3://BUCKET/PREFIX")
-    checkpoints_endpoint: str = Field("", description="address of the S3-compatible store, as https://HOST[:PORT]; by default that of AWS for the region")
+    checkpoints_endpoint: str = Field("", description="address of their S3-compatible store, as https://HOST[:PORT]; by default that of AWS for the region")
     checkpoints_region: str = Field("us-east-1", pattern=r"^[a-z0-9-]{1,64}$", description="its region")
     checkpoints_key_id: str = Field("", description="our access key's id there; by default the machine's own credentials are asked for")
     checkpoints_secret_key: str = Field("", repr=False, description="the access key's secret, best as TRIMTAB_CHECKPOINTS_SECRET_KEY_FILE")
-    archive: Path | None = Field(None, description="folder of the log's sealed segments; by default `archive` in the data folder")
+    archive: str = Field(
+        "", description="folder of the log's sealed segments, by default `archive` in the data folder; on Kafka there is none by default, "
+        "and it may be s3://BUCKET/PREFIX"
+    )
+    audit_days: float = Field(400, ge=1, le=36500, description="days for which a checkpoint of each day is kept in the archive of Kafka's topics")
     log_segment_hours: float = Field(24, gt=0, le=8760, description="a segment of the log is sealed and archived once it is so many hours old")
     log_segment_mb: float = Field(64, gt=0, le=1024, description="or once it holds so many megabytes, whichever is first")
     log_live_days: float = Field(35, gt=0, le=36500, description="archived segments older than so many days are pruned from the live log; the archive stays")
@@ -117,7 +121,7 @@ class Settings(BaseModel):
 
     @property
     def archive_folder(self) -> Path:
-        return self.archive or self.data / "archive"
+        return Path(self.archive) if self.archive else self.data / "archive"
 
     @property
     def database_address(self) -> str:
@@ -189,14 +193,18 @@ def at_odds(settings: Settings) -> list[str]:
 
 
 def bucket_faults(settings: Settings) -> list[str]:
-    """What of the settings of checkpoints does not go together."""
-    scheme, there, rest = settings.checkpoints.partition("://")
-    if not there:
+    """What of the settings of checkpoints and archive does not go together."""
+    faults, buckets = [], 0
+    for name in ("checkpoints", "archive"):
+        scheme, there, rest = getattr(settings, name).partition("://")
+        buckets += bool(there)
+        if there and (scheme != "s3" or not rest.partition("/")[0] or set(rest) & set(" ?#@")):
+            faults.append(f"{PREFIX}{name.upper()}={getattr(settings, name)} is neither a folder nor a bucket: write s3://BUCKET/PREFIX")
+        elif there and name == "archive" and not settings.kafka:
+            faults.append(f"{PREFIX}ARCHIVE={settings.archive} is for the topics of {PREFIX}KAFKA: the log in a data folder has its archive in a folder")
+    if not buckets:
         given = [n for n in ("checkpoints_endpoint", "checkpoints_key_id", "checkpoints_secret_key") if getattr(settings, n)]
-        return [f"{PREFIX}{name.upper()} says nothing without {PREFIX}CHECKPOINTS=s3://BUCKET/PREFIX" for name in given]
-    faults = []
-    if scheme != "s3" or not rest.partition("/")[0] or set(rest) & set(" ?#@"):
-        faults.append(f"{PREFIX}CHECKPOINTS={settings.checkpoints} is neither a folder nor a bucket: write s3://BUCKET/PREFIX")
+        return [f"{PREFIX}{name.upper()} says nothing without {PREFIX}CHECKPOINTS=s3://BUCKET/PREFIX, or {PREFIX}ARCHIVE such a one" for name in given]
     if settings.checkpoints_endpoint and settings.checkpoints_endpoint.partition("://")[0] not in ("http", "https"):
         faults.append(f"{PREFIX}CHECKPOINTS_ENDPOINT={settings.checkpoints_endpoint} is no address: write https://HOST[:PORT]")
     if bool(settings.checkpoints_key_id) != bool(settings.checkpoints_secret_key):

@@ -3,6 +3,8 @@
 Any of these processes may be asked anything. What is about a workspace whose partition another one has is passed on to that one, which the group names.
 
 folder/  checkpoints/ of all processes of the engine: a volume that they share, or each its own, and then a partition that moves is folded from the log
+
+Where there is an archive, whoever has a partition puts both topics' records there, and reads there what Kafka has deleted.
 """
 
 from __future__ import annotations
@@ -11,27 +13,32 @@ import asyncio
 import os
 import time
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from services.adapters.http.passing import Passing
 from services.adapters.http.problem import from_error
+from services.adapters.log.archiver import ArchiveMetrics, Archiver, seal_of
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.group import owners
+from services.adapters.log.kafka import KafkaLog
+from services.adapters.log.shelf import ArchivedLog, shelf_of
 from services.adapters.progress import Beat
 from services.adapters.settings import Settings
 from services.kernel.errors import TrimtabError, Unavailable
+from services.production.archiving import Archiving, Backed, Daily
 from services.production.service import Service
 from services.rules_engine import api
 from services.rules_engine.answers import Answers, standing
-from services.rules_engine.bucket import checkpoints_of
+from services.rules_engine.bucket import checkpoints_of, daily_of
 from services.rules_engine.language.pack import guards
 from services.rules_engine.share import Share
 from services.rules_engine.store import RuleStore
 from services.rules_engine.worker import Metrics, Often, Worker
 
+T = TypeVar("T")
 ASKED = 5.0  # seconds that the group has to answer
 KNOWN_FOR, FAILED_FOR = 5.0, 1.0  # seconds that its word on who has what is believed, and that it does not answer
 MOVES = "the workspace's partition is being taken over by another process; ask again"
@@ -42,11 +49,16 @@ class Rules(Service):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
-        self.events, self.decisions = self.log_of(EVENTS), self.log_of(DECISIONS)
-        self.checkpoints = checkpoints_of(settings, owner=os.urandom(4).hex())
+        owner = os.urandom(4).hex()
+        self.checkpoints = checkpoints_of(settings, owner)
+        events = self.log_of(EVENTS)
+        self.events, self.decisions = self._whole(events), self._whole(self.log_of(DECISIONS))
+        if settings.archive:
+            self.daily = Daily(self.checkpoints, daily_of(settings, owner))
+            self.checkpoints = Backed(self.checkpoints, self.daily.archived)
         self.often = Often(settings.checkpoint_records, settings.checkpoint_seconds)
         self.guards, self.engine, self.store = guards(), Metrics(self.registry), RuleStore(self.database)
-        self.group = self.group_of(self.events)
+        self.group = self.group_of(events)
         self.share = Share(self.group, self._worker, self.registry, progress=self.progress)
         self.owners, self.passing = Owners(self), Passing()
         self.app.include_router(api.router(self.store, self._answers, self.events, self.clock))
@@ -60,6 +72,19 @@ class Rules(Service):
         self._cleanup.push_async_callback(self.passing.close)
         self._cleanup.push_async_callback(self.share.stop)
         await self.share.start()
+        if self.settings.archive:
+            archiving = self._archiving()
+            self._cleanup.push_async_callback(archiving.stop)
+            archiving.start()
+
+    def _whole(self, log: KafkaLog[T]) -> KafkaLog[T] | ArchivedLog[T]:
+        """The topic with what Kafka has deleted of it, where there is an archive."""
+        return ArchivedLog(log, shelf_of(self.settings, log.topic.name)) if self.settings.archive else log
+
+    def _archiving(self) -> Archiving:
+        metrics, seal = ArchiveMetrics(self.registry), seal_of(self.settings)
+        archivers = [Archiver(log.log, log.shelf, seal, self.clock, metrics) for log in (self.events, self.decisions) if isinstance(log, ArchivedLog)]
+        return Archiving(self.share, archivers, self.daily, self.clock, metrics)
 
     def _worker(self, partition: int, beat: Beat) -> Worker:
         worker = Worker(self.events, self.decisions, self.clock, self.guards, self.engine, partition, self.checkpoints, self.often, beat=beat)

@@ -15,19 +15,18 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
 
+from services.adapters.blobs import PART, bucket_of, translated
 from services.adapters.settings import Settings
-from services.kernel.errors import Misconfigured, Unavailable
+from services.kernel.errors import Unavailable
 from services.rules_engine import checkpoint
 from services.rules_engine.checkpoint import LONG_DEAD, NAME, Checkpoint, Checkpoints, Header, Kept, Unusable
 from services.rules_engine.core.state import Pieces
 
 log = structlog.get_logger("checkpoints")
 HEAD = 1 << 16  # bytes that hold most headers
-PART = 8 << 20  # bytes of a part, of what is larger than one
 PATIENCE = 60  # seconds for a request with its repetitions
 SCRATCH = ".checkpoint-"
 
@@ -39,27 +38,20 @@ def checkpoints_of(settings: Settings, owner: str = "") -> Checkpoints:
     return Bucket(settings)
 
 
+def daily_of(settings: Settings, owner: str = "") -> Checkpoints:
+    """One of each day, beside the archived segments of Kafka's topics, for as long as TRIMTAB_AUDIT_DAYS says."""
+    place, days = f"{settings.archive.rstrip('/')}/checkpoints", max(1, round(settings.audit_days))
+    return Bucket(settings, 1, days, place) if place.startswith("s3://") else Checkpoints(Path(place), 1, days, owner)
+
+
 class Bucket(Checkpoints):
     """Of every partition, shared by all processes. Where the store is away, Unavailable is raised, which writing and restoring bear."""
 
-    def __init__(self, settings: Settings, last: int = 3, days: int = 7) -> None:
+    def __init__(self, settings: Settings, last: int = 3, days: int = 7, place: str = "") -> None:
+        """`place` is s3://BUCKET/PREFIX, by default what TRIMTAB_CHECKPOINTS says."""
         super().__init__(settings.data, last, days)
-        from obstore.store import S3Store  # 10 MB, which most processes do without
-
-        address = urlsplit(settings.checkpoints)
-        self.place = settings.checkpoints
-        config: dict[str, Any] = {"region": settings.checkpoints_region, "checksum_algorithm": "SHA256"}
-        if settings.checkpoints_endpoint:
-            config["endpoint"] = settings.checkpoints_endpoint
-        if settings.checkpoints_key_id:
-            config |= {"access_key_id": settings.checkpoints_key_id, "secret_access_key": settings.checkpoints_secret_key}
-        client: Any = {"allow_http": settings.checkpoints_endpoint.startswith("http://"), "connect_timeout": "5s", "timeout": "300s"}
-        retry: Any = {"max_retries": 4, "retry_timeout": _seconds(PATIENCE)}
-        try:
-            prefix = address.path.strip("/") or None
-            self.store = S3Store(address.netloc, prefix=prefix, config=config, client_options=client, retry_config=retry)  # type: ignore[arg-type]
-        except Exception as error:
-            raise Misconfigured(f"TRIMTAB_CHECKPOINTS={settings.checkpoints} cannot be used: {_short(error)}") from error
+        self.place = place or settings.checkpoints
+        self.store = bucket_of(settings, self.place, "TRIMTAB_CHECKPOINTS" if not place else "TRIMTAB_ARCHIVE", PATIENCE, "300s")
 
     def write(self, header: Header, plain: Mapping[str, Any], pieces: Pieces) -> Path:
         """The checkpoint is in the bucket, and what it makes superfluous is gone. Raises OSError, Unavailable, and then none of its name is there newly."""
@@ -69,10 +61,22 @@ class Bucket(Checkpoints):
         with self._scratch() as path:
             with path.open("wb") as file:
                 checkpoint.pack(file, header, plain, pieces)
-            with self._translated(f"checkpoint {name} cannot be put into"):
+            with translated(f"checkpoint {name} cannot be put into {self.place}", "checkpoints"):
                 obstore.put(self.store, name, path, chunk_size=PART)
         self._tidy(header.partition)
         return Path(name)
+
+    def keep(self, kept: Kept, path: Path) -> None:
+        import obstore
+
+        with translated(f"checkpoint {kept.path.name} cannot be put into {self.place}", "checkpoints"):
+            obstore.put(self.store, kept.path.name, path, chunk_size=PART)
+        self._tidy(kept.partition)
+
+    @contextlib.contextmanager
+    def file(self, kept: Kept) -> Iterator[Path]:
+        with self._fetched(kept.path.name, kept.size) as path:
+            yield path
 
     def every(self, partition: int | None = None) -> list[Kept]:
         found = []
@@ -106,7 +110,7 @@ class Bucket(Checkpoints):
     def remove(self, kept: Kept) -> None:
         import obstore
 
-        with self._translated(f"checkpoint {kept.path.name} cannot be removed from"), contextlib.suppress(FileNotFoundError):
+        with translated(f"checkpoint {kept.path.name} cannot be removed from {self.place}", "checkpoints"), contextlib.suppress(FileNotFoundError):
             obstore.delete(self.store, kept.path.name)
 
     def clear(self, partition: int, newest: Kept | None) -> None:
@@ -120,7 +124,7 @@ class Bucket(Checkpoints):
         import obstore
 
         found = []
-        with self._translated("no checkpoint can be looked for in"):
+        with translated(f"no checkpoint can be looked for in {self.place}", "checkpoints"):
             for page in obstore.list(self.store):
                 for o in page:
                     name = NAME.fullmatch(o["path"])
@@ -140,7 +144,7 @@ class Bucket(Checkpoints):
     def _range(self, name: str, end: int) -> bytes:
         import obstore
 
-        with self._translated(f"checkpoint {name} cannot be read from"):
+        with translated(f"checkpoint {name} cannot be read from {self.place}", "checkpoints"):
             return bytes(obstore.get_range(self.store, name, start=0, end=end)) if end else b""
 
     @contextlib.contextmanager
@@ -150,7 +154,7 @@ class Bucket(Checkpoints):
 
         with self._scratch() as path:
             done, told = 0, 0
-            with self._translated(f"checkpoint {name} cannot be read from"), path.open("wb") as file:
+            with translated(f"checkpoint {name} cannot be read from {self.place}", "checkpoints"), path.open("wb") as file:
                 for part in obstore.get(self.store, name).stream(min_chunk_size=PART):
                     done += file.write(part)
                     if (tenth := done * 10 // max(size, 1)) > told and size > 4 * PART:
@@ -167,27 +171,3 @@ class Bucket(Checkpoints):
             yield Path(path)
         finally:
             Path(path).unlink(missing_ok=True)
-
-    @contextlib.contextmanager
-    def _translated(self, what: str) -> Iterator[None]:
-        from obstore.exceptions import BaseError
-
-        try:
-            yield
-        except FileNotFoundError:
-            raise
-        except (BaseError, ConnectionError, TimeoutError) as error:
-            raise Unavailable(f"{what} {self.place}: {_short(error)}", reason="checkpoints") from error
-
-
-def _short(error: Exception) -> str:
-    """The first line of what the library says, without its own source lines."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _seconds(number: float) -> Any:
-    from datetime import timedelta
-
-    return timedelta(seconds=number)
-
-

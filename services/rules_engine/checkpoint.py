@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -121,6 +122,26 @@ class Checkpoints:
         faultpoint("checkpoint.kept")
         self._tidy(header.partition)
         return final
+
+    def keep(self, kept: Kept, path: Path) -> None:
+        """A copy of a checkpoint of elsewhere is here, and what it makes superfluous is gone. Raises OSError, Unavailable."""
+        self.folder.mkdir(exist_ok=True)
+        begun = (self.folder / kept.path.name).with_suffix(self.begun)
+        try:
+            with path.open("rb") as source, begun.open("wb") as target:
+                shutil.copyfileobj(source, target, CHUNK)
+                target.flush()
+                os.fsync(target.fileno())
+            begun.replace(self.folder / kept.path.name)
+        finally:
+            begun.unlink(missing_ok=True)
+        flush(self.folder)
+        self._tidy(kept.partition)
+
+    @contextlib.contextmanager
+    def file(self, kept: Kept) -> Iterator[Path]:
+        """A file that holds it, as long as the block lasts."""
+        yield kept.path
 
     def every(self, partition: int | None = None) -> list[Kept]:
         """Newest first, by what their headers say; a file is only named a checkpoint once it is whole."""

@@ -107,29 +107,71 @@ class Block:
     sha256: str
 
 
+class Writer:
+    """A segment's file, as its records come. Where blocks end depends on the records alone, so that the same records make the same file."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.content = Content()
+        self._file, self._digest, self._at = file, hashlib.sha256(), 0
+        self._blocks: list[Block] = []
+        self._rows: list[Row] = []  # of the block that is open
+        self._size = 0
+        self._put(MAGIC)
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Raises OSError, or Damaged where a number does not follow the one before."""
+        self.content.add(rows)
+        for row in rows:
+            self._rows.append(row)
+            self._size += len(row[2])
+            if self._size >= BLOCK or len(self._rows) >= RECORDS:
+                self.cut()
+
+    def end(self, segment: Segment) -> Written:
+        """The file holds the segment; not yet flushed. Raises OSError, or Damaged where the records are not those that were sealed."""
+        if self.content.segment(segment.topic, segment.partition, segment.previous) != segment:
+            raise Damaged(f"records {segment.first} to {segment.last} are not those that were sealed")
+        self.cut()
+        index = json.dumps({"segment": asdict(segment), "blocks": [asdict(b) for b in self._blocks]}).encode()
+        self._put(index)
+        self._put(len(index).to_bytes(8, "little"))
+        self._file.write(self._digest.digest())
+        return Written(self._digest.hexdigest(), self._at + self._digest.digest_size)
+
+    def cut(self) -> None:
+        """What comes next is in another block."""
+        if not self._rows:
+            return
+        packed = bytes(cramjam.zstd.compress(_pack(self._rows), LEVEL))
+        self._blocks.append(Block(self._rows[0][0], len(self._rows), self._at, len(packed), hashlib.sha256(packed).hexdigest()))
+        self._put(packed)
+        self._rows, self._size = [], 0
+
+    def _put(self, part: bytes) -> None:
+        self._digest.update(part)
+        self._file.write(part)
+        self._at += len(part)
+
+
 def write(file: IO[bytes], segment: Segment, pages: Iterable[Sequence[Row]]) -> Written:
-    """The file holds the segment; not yet flushed. Raises OSError, or Damaged where the records are not those that were sealed."""
-    digest, content, blocks, at = hashlib.sha256(), Content(), [], 0
-
-    def put(part: bytes) -> None:
-        nonlocal at
-        digest.update(part)
-        file.write(part)
-        at += len(part)
-
-    put(MAGIC)
+    """The file holds the segment, a page a block; not yet flushed. Raises OSError, or Damaged where the records are not those that were sealed."""
+    writer = Writer(file)
     for rows in pages:
-        content.add(rows)
-        packed = bytes(cramjam.zstd.compress(_pack(rows), LEVEL))
-        blocks.append(Block(rows[0][0], len(rows), at, len(packed), hashlib.sha256(packed).hexdigest()))
-        put(packed)
-    if content.segment(segment.topic, segment.partition, segment.previous) != segment:
-        raise Damaged(f"records {segment.first} to {segment.last} are not those that were sealed")
-    index = json.dumps({"segment": asdict(segment), "blocks": [asdict(b) for b in blocks]}).encode()
-    put(index)
-    put(len(index).to_bytes(8, "little"))
-    file.write(digest.digest())
-    return Written(digest.hexdigest(), at + digest.digest_size)
+        writer.add(rows)
+        writer.cut()
+    return writer.end(segment)
+
+
+def described(end: Callable[[int], bytes]) -> Segment:
+    """What a file says that it holds. `end` gives so many bytes of its end, which prove nothing. Raises Damaged."""
+    tail = end(1 << 16)
+    rest = 8 + hashlib.sha256().digest_size
+    length = int.from_bytes(tail[-rest : 8 - rest], "little")
+    if len(tail) < rest or length > LARGEST_INDEX:
+        raise Damaged("its index is damaged")
+    if len(tail) < length + rest:
+        tail = end(length + rest)
+    return _index(tail[len(tail) - length - rest : len(tail) - rest])[0]
 
 
 class SegmentFile:
