@@ -1279,7 +1279,7 @@ PLANTS = (
     Plant(
         "a segment is cut where a reader's page happened to end",
         "services/adapters/log/archiver.py", "is_cut = len(rows) < len(page) or at", "is_cut = True or at",
-        (TOPICS + "test_segments_are_sealed_by_number_and_size_and_age_and_none_before",),
+        (TOPICS + "test_how_records_are_paged_does_not_say_where_a_segment_ends",),
     ),
     # -- under more than it can take it says so ------------------------------------------------------------------------------
     Plant(

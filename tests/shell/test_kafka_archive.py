@@ -21,18 +21,20 @@ from structlog.testing import capture_logs
 from deploy.kafka.broker import Brokers
 from services.adapters.blobs import FolderBlobs, blobs_of
 from services.adapters.clock import ManualClock, SystemClock
-from services.adapters.log.archiver import LATE, ArchiveMetrics, Archiver, Seal
+from services.adapters.log.archiver import LATE, PAGE, ArchiveMetrics, Archiver, Seal
 from services.adapters.log.cluster import Cluster, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.segment import SegmentFile
 from services.adapters.log.shelf import ArchivedLog, Shelf
 from services.adapters.log.topics import administering
+from services.adapters.progress import Beat
 from services.adapters.settings import Settings, from_environment
 from services.kernel.decision import Decision
 from services.kernel.errors import Misconfigured, Unavailable, Unreadable
 from services.kernel.record import Ready, Record, Stamped
 from services.production.archiving import Archiving, Backed, Daily
+from services.production.rules import Rules
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
@@ -134,6 +136,14 @@ async def test_segments_are_sealed_by_number_and_size_and_age_and_none_before(ho
     size = len((await house.log.kept(0, 23, 1))[0].value)
     assert await house.archiver(Seal(age=HOUR, size=3 * size, records=10)).once(0) >= 1
     assert house.spans()[3] == (23, 25)
+
+
+async def test_how_records_are_paged_does_not_say_where_a_segment_ends(house: House) -> None:
+    await house.put(0, 2 * PAGE + 50)
+    archiver = house.archiver(Seal(age=24 * HOUR, size=1 << 20, records=2 * PAGE + 40))
+    assert await archiver.once(0) == 1 and house.spans() == [(0, 2 * PAGE + 39)]
+    house.clock.advance(25 * HOUR)
+    assert await archiver.once(0) == 1 and house.spans()[1:] == [(2 * PAGE + 40, 2 * PAGE + 49)]
 
 
 async def test_what_kafka_has_deleted_is_read_from_the_archive_as_it_was(house: House) -> None:
@@ -429,6 +439,21 @@ async def test_the_owner_archives_what_it_has_and_says_when_it_cannot(house: Hou
     share.ours = frozenset()
     await archiving.once()
     assert house.sample("offset") is None
+
+
+async def test_the_engine_of_production_archives_both_topics_where_an_archive_is_named(tmp_path: Path) -> None:
+    wanted = {"TRIMTAB_KAFKA": "127.0.0.1:1", "TRIMTAB_DATABASE": "postgresql+asyncpg://u@127.0.0.1/d", "TRIMTAB_DATA": str(tmp_path)}
+    wanted["TRIMTAB_SECRET"] = "5e" * 32
+    assert isinstance(Rules(from_environment(wanted)).events, KafkaLog)
+    rules = Rules(from_environment(wanted | {"TRIMTAB_ARCHIVE": str(tmp_path / "archive"), "TRIMTAB_LOG_SEGMENT_HOURS": "2", "TRIMTAB_AUDIT_DAYS": "30"}))
+    assert isinstance(rules.events, ArchivedLog) and isinstance(rules.decisions, ArchivedLog) and isinstance(rules.checkpoints, Backed)
+    archiving = rules._archiving()
+    assert [(a.kafka.topic.name, a.seal.age) for a in archiving.archivers] == [("trimtab.events", 2 * HOUR), ("trimtab.decisions", 2 * HOUR)]
+    assert (archiving.daily.archived.folder, archiving.daily.archived.days) == (tmp_path / "archive" / "checkpoints", 30)
+    worker = rules._worker(0, Beat())
+    assert worker.checkpoints is rules.checkpoints and worker.events is rules.events
+    for log in (rules.events, rules.decisions):
+        log.shelf.close()
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------
