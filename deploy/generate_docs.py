@@ -318,25 +318,40 @@ def record_headers() -> str:
     return table(("header", "holds"), [(code(name), words) for name, words in HEADERS.items()])
 
 
+def each_headers() -> str:
+    from services.adapters.log.kafka import EACH_HEADERS
+
+    return table(("header", "holds"), [(code(name), words) for name, words in EACH_HEADERS.items()])
+
+
 def asyncapi() -> str:
     """The topics as AsyncAPI 3 describes such."""
     from ruamel.yaml import YAML
 
     from services import VERSION
+    from services.adapters.codec.each import SCHEMA
     from services.adapters.codec.record import FIELDS
     from services.adapters.log.cluster import Topic
-    from services.adapters.log.codec import DECISIONS, EVENTS
-    from services.adapters.log.kafka import HEADERS
+    from services.adapters.log.codec import DECISIONS, EACH, EVENTS
+    from services.adapters.log.kafka import EACH_HEADERS, HEADERS
     from services.adapters.log.topics import settings_of
     from services.kernel import record
     from services.kernel.decision import Decision
 
     summaries = dict(re.findall(r"^    (\w+) +(.+)$", record.__doc__ or "", re.MULTILINE))
     summaries["Decision"] = (Decision.__doc__ or "").partition("\n")[0]
-    carried = {EVENTS.topic: ["EventBatch", *(kind.__name__ for kind in FIELDS)], DECISIONS.topic: ["Decision"]}
-    words = {EVENTS.topic: "Every fact that the engine may know, in order.", DECISIONS.topic: "What the engine concluded, in order."}
+    summaries["Event"] = "one event of an EventBatch"
+    carried = {EVENTS.topic: ["EventBatch", *(kind.__name__ for kind in FIELDS)], DECISIONS.topic: ["Decision"], EACH.topic: ["Event"]}
+    words = {
+        EVENTS.topic: "Every fact that the engine may know, in order.",
+        DECISIONS.topic: "What the engine concluded, in order.",
+        EACH.topic: "The events of the events topic one a record, in its order, each at least once; only where TRIMTAB_KAFKA_EACH is set.",
+    }
     protos = {EVENTS.topic: "record", DECISIONS.topic: "decision"}
     defaults = Topic("")
+
+    def key_of(name: str) -> str:
+        return name.replace(".e", "E")
 
     def channel(name: str) -> dict[str, Any]:
         configuration = {k: [v] if k == "cleanup.policy" else int(v) if v.lstrip("-").isdecimal() else v for k, v in settings_of(defaults).items()}
@@ -350,6 +365,11 @@ def asyncapi() -> str:
         }
 
     def message(name: str, kind: str) -> dict[str, Any]:
+        if kind == "Event":
+            key = {"type": "string", "description": "the workspace"}
+            about = {"name": "trimtab.v1.Event", "title": kind, "summary": summaries[kind], "contentType": "application/json"}
+            headers = {"headers": {"$ref": "#/components/schemas/EventHeaders"}, "payload": SCHEMA}
+            return {**about, **headers, "bindings": {"kafka": {"key": key, "bindingVersion": "0.5.0"}}}
         schema = {"schemaFormat": "application/vnd.google.protobuf;version=3", "schema": {"$ref": f"../proto/trimtab/v1/{protos[name]}.proto"}}
         return {
             "name": f"trimtab.v1.{kind}",
@@ -361,8 +381,8 @@ def asyncapi() -> str:
             "bindings": {"kafka": {"key": {"type": "string", "description": "the workspace, where it is of one"}, "bindingVersion": "0.5.0"}},
         }
 
-    def headers(names: list[str]) -> dict[str, Any]:
-        return {"type": "object", "required": names, "properties": {name: {"type": "string", "description": HEADERS[name]} for name in names}}
+    def headers(told: dict[str, str]) -> dict[str, Any]:
+        return {"type": "object", "required": list(told), "properties": {name: {"type": "string", "description": words} for name, words in told.items()}}
 
     document = {
         "asyncapi": "3.0.0",
@@ -373,13 +393,19 @@ def asyncapi() -> str:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/protobuf",
-        "channels": {name: channel(name) for name in carried},
+        "channels": {key_of(name): channel(name) for name in carried},
         "operations": {
-            f"{action}{name.title()}": {"action": action, "channel": {"$ref": f"#/channels/{name}"}} for name in carried for action in ("send", "receive")
+            f"{action}{name.title().replace('.', '')}": {"action": action, "channel": {"$ref": f"#/channels/{key_of(name)}"}}
+            for name in carried
+            for action in ("send", "receive")
         },
         "components": {
             "messages": {kind: message(name, kind) for name, kinds in carried.items() for kind in kinds},
-            "schemas": {"Headers": headers(list(HEADERS)), "UnkeyedHeaders": headers([name for name in HEADERS if name != "ce_workspace"])},
+            "schemas": {
+                "Headers": headers(HEADERS),
+                "UnkeyedHeaders": headers({name: words for name, words in HEADERS.items() if name != "ce_workspace"}),
+                "EventHeaders": headers(EACH_HEADERS),
+            },
         },
     }
     yaml, text = YAML(), StringIO()
@@ -402,6 +428,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "faultpoints": faultpoints,
     "kafka-topics": kafka_topics,
     "record-headers": record_headers,
+    "each-headers": each_headers,
 }
 
 

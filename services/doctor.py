@@ -87,13 +87,13 @@ def examine(environment: Mapping[str, str]) -> Iterator[Line]:
 async def kafka(settings: Settings) -> list[Line]:
     """Both topics are as they have to be, and the brokers' clocks are not ahead of ours."""
     lines = []
-    for name in ("events", "decisions"):
+    for name in ("events", "decisions", *(["events.each"] if settings.kafka_each else [])):
         try:
             async with on_kafka(settings, name) as there:
                 ends = {n: await there.ends(n) for n in range(there.partitions)}
                 held = sum(end - begin for begin, end in ends.values())
                 lines.append(Line(OK, "kafka", f"{there.topic.name}: {there.partitions} partitions, {held} records"))
-                shelf = shelf_of(settings, there.topic.name) if settings.archive else None
+                shelf = shelf_of(settings, there.topic.name) if settings.archive and name != "events.each" else None
                 lines += [await shelved(settings, there, shelf, n, *ends[n]) for n in ends if shelf is not None]
                 reach = {n: await asyncio.to_thread(shelf.reach, n, begin) if shelf is not None else begin for n, (begin, _) in ends.items()}
                 if lost := [str(n) for n, first in reach.items() if first]:

@@ -117,7 +117,7 @@ def shelves_of(wanted: Settings) -> list[tuple[Shelf, int]]:
         return []
     from services.adapters.log.shelf import shelf_of
 
-    return [(shelf_of(wanted, f"{wanted.kafka_prefix}.{which.value}"), wanted.kafka_partitions) for which in tail.Which]
+    return [(shelf_of(wanted, f"{wanted.kafka_prefix}.{which.value}"), wanted.kafka_partitions) for which in (tail.Which.EVENTS, tail.Which.DECISIONS)]
 
 
 def list_shelved(shelves: list[tuple[Shelf, int]]) -> None:

@@ -33,6 +33,7 @@ SHOWN = 2000  # characters of a record that are shown to people
 class Which(StrEnum):
     EVENTS = "events"
     DECISIONS = "decisions"
+    EACH = "events.each"
 
 
 class Shelf(Protocol):
@@ -54,7 +55,7 @@ def install(app: typer.Typer) -> None:
 
 
 def tail(
-    topic: Annotated[Which, typer.Option(help="events or decisions")] = Which.EVENTS,
+    topic: Annotated[Which, typer.Option(help="events, decisions or events.each")] = Which.EVENTS,
     partition: Annotated[int | None, typer.Option(min=0, help="of Kafka's partitions only this one")] = None,
     last: Annotated[int, typer.Option("--last", "-n", min=0, help="so many records of each partition")] = 10,
     since: Annotated[int | None, typer.Option("--from", min=0, help="from this record on, in place of the last ones")] = None,
@@ -97,7 +98,7 @@ def topics(create: Annotated[bool, typer.Option("--create", help="create those t
 
 
 async def _topics(wanted: Settings, create: bool) -> None:
-    for name in (which.value for which in Which):
+    for name in (which.value for which in Which if which != Which.EACH or wanted.kafka_each):
         async with on_kafka(wanted, name, create) as log:
             t = log.topic
             kept = "for ever" if t.retention_ms < 0 else f"{wanted.kafka_retention_days:g} days"
@@ -118,10 +119,10 @@ def shelf(wanted: Settings, topic: str) -> Any:
 async def on_kafka(wanted: Settings, topic: str, create: bool = False) -> AsyncIterator[Any]:
     from services.adapters.clock import SystemClock
     from services.adapters.log.cluster import cluster_of, topic_of
-    from services.adapters.log.codec import DECISIONS, EVENTS
+    from services.adapters.log.codec import CODECS
     from services.adapters.log.kafka import KafkaLog
 
-    log: KafkaLog[Any] = KafkaLog(cluster_of(wanted), EVENTS if topic == "events" else DECISIONS, SystemClock(), topic_of(wanted, topic), create=create)
+    log: KafkaLog[Any] = KafkaLog(cluster_of(wanted), CODECS[topic], SystemClock(), topic_of(wanted, topic), create=create)
     try:
         await log.start()
         yield log
@@ -186,6 +187,8 @@ def shown(topic: str, kept: Kept, as_json: bool) -> str:
 def decoded(topic: str, value: bytes) -> dict[str, Any]:
     from services.adapters.log.codec import DECISIONS, EVENTS
 
+    if topic == Which.EACH:
+        return {"type": "Event", **json.loads(value)}
     if topic == "decisions":
         try:
             return told(DECISIONS.decode(value))

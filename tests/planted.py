@@ -66,6 +66,7 @@ FRONT, ROOM = (f"tests/shell/test_{name}.py::" for name in ("front", "room"))
 EXECUTORS, LOG = (f"tests/contracts/test_{name}.py::" for name in ("executors", "log"))
 SEGMENTS, ARCHIVED, COMMANDS = (f"tests/shell/test_{name}.py::" for name in ("segments", "archived_start", "log_commands"))
 KEEPER, ARCHIVE, SEGMENT = (f"services/adapters/log/{name}.py" for name in ("keeper", "archive", "segment"))
+EACH = "tests/shell/test_each.py::"
 SHELF, TOPICS = "services/adapters/log/shelf.py", "tests/shell/test_kafka_archive.py::"
 SCHEDULES = "tests/simulation/test_simulation.py::test_whatever_befalls_the_services_all_is_as_it_must_be"
 KAFKA, ON_KAFKA = "services/adapters/log/kafka.py", "tests/shell/test_kafka_log.py::"
@@ -1280,6 +1281,16 @@ PLANTS = (
         "a segment is cut where a reader's page happened to end",
         "services/adapters/log/archiver.py", "is_cut = len(rows) < len(page) or at", "is_cut = True or at",
         (TOPICS + "test_how_records_are_paged_does_not_say_where_a_segment_ends",),
+    ),
+    Plant(
+        "whoever goes on telling events one by one begins after the record of the last one",
+        "services/adapters/log/each.py", "        return offset, index + 1\n", "        return offset + 1, 0\n",
+        (EACH + "test_whoever_goes_on_begins_after_the_last_one_also_within_a_record", EACH + "test_a_writer_that_is_killed_leaves_nothing_out"),
+    ),
+    Plant(
+        "an event told twice has two ids",
+        "services/adapters/log/codec.py", 'return About("trimtab.v1.Event", e.id, ', 'return About("trimtab.v1.Event", e.id + e.sequence, ',
+        (EACH + "test_events_are_told_one_by_one_as_cloud_events_in_the_order_of_the_log",),
     ),
     # -- under more than it can take it says so ------------------------------------------------------------------------------
     Plant(

@@ -91,6 +91,7 @@ class Settings(BaseModel):
     kafka_partitions: int = Field(12, ge=1, le=1000, description="partitions of each topic, fixed once there are records: it says where a workspace's are")
     kafka_replicas: int = Field(3, ge=1, le=7, description="brokers that hold each record; all but one of them have it before it is acknowledged")
     kafka_retention_days: float = Field(0, ge=0, le=36500, description="days that the topics must keep records at least; 0 is for ever")
+    kafka_each: bool = Field(False, description="ingest writes a topic more, of the same events one a record, as CloudEvents with JSON: trimtab.events.each")
     kafka_session_seconds: float = Field(
         10, ge=1, le=300, description="a member of a group that was not heard of for so long is believed dead, and the others take its partitions over"
     )

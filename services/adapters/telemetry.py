@@ -41,18 +41,21 @@ def configure(level: str, form: str, secrets: Sequence[str] = (), stream: TextIO
 
 
 class Forgiving:
-    """A stream that loses a line rather than fail the work that the line is about: a log may lie on the very disk that is full."""
+    """A stream that loses a line rather than fail the work that the line is about: a log may lie on the very disk that is full.
+
+    A stream that was closed raises ValueError.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             return self.stream.write(text)
         return 0
 
     def flush(self) -> None:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):
             self.stream.flush()
 
 

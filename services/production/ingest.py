@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import services.ingest.http as ingest_http
-from services.adapters.log.codec import EVENTS
+from services.adapters.log.codec import EACH, EVENTS
+from services.adapters.log.each import EachMetrics, EachWriter
 from services.adapters.log.following import Following
 from services.adapters.log.writer import EventWriter
 from services.adapters.progress import Beat
@@ -26,6 +27,10 @@ class Ingest(Service):
         self.intake = Intake(self.database, self.writer.append, self._append_changes, self.clock, self.registry, append_rows=append_rows)
         group = self.group_of(self.events)
         self.outcomes = Following(group, self._watch, "outcomes", self.progress)
+        self.each: Following | None = None
+        if settings.kafka_each:
+            writer = EachWriter(self.events, self.log_of(EACH), EachMetrics(self.registry))
+            self.each = Following(self.group_of(self.events, "each"), writer.run, "each", self.progress)
         routes, self.short = ingest_http.doors_of(settings, self.intake, self.auth, self.wall, self.registry)
         self.app.include_router(routes)
 
@@ -33,6 +38,9 @@ class Ingest(Service):
         self._cleanup.push_async_callback(self.writer.close)
         self._cleanup.push_async_callback(self.outcomes.stop)
         await self.outcomes.start()
+        if self.each is not None:
+            self._cleanup.push_async_callback(self.each.stop)
+            await self.each.start()
 
     async def _watch(self, partition: int, beat: Beat) -> None:
         await self.intake.watch(self.events, partition, beat)

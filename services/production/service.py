@@ -82,10 +82,10 @@ class Service(ABC):
         self._logs.append(made)
         return made
 
-    def group_of(self, shared: KafkaLog[Any]) -> KafkaGroup:
-        """Our membership among the processes of this service, which share this log's partitions out."""
+    def group_of(self, shared: KafkaLog[Any], name: str = "") -> KafkaGroup:
+        """Our membership among the processes of this service, which share this log's partitions out; for another purpose under another name."""
         s = self.settings
-        name, session = f"{s.kafka_prefix}.{self.name}", s.kafka_session_seconds
+        name, session = f"{s.kafka_prefix}.{name or self.name}", s.kafka_session_seconds
         return KafkaGroup(self.cluster, shared.topic, name, member=self.owner, session=session, progress=self.progress)
 
     # -- a life ------------------------------------------------------------------------------------------------------

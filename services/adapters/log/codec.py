@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from services.adapters.codec import decision, record
+from services.adapters.codec import decision, each, record
+from services.adapters.codec.each import Each
 from services.adapters.codec.page import read_page
 from services.kernel.decision import Decision
 from services.kernel.errors import RejectedInput
@@ -15,15 +16,19 @@ from services.kernel.record import Poisoned, Record
 
 T = TypeVar("T")
 WORD = 0xFFFFFFFF
+YEAR_10_000 = 253_402_300_800_000_000  # microseconds: no header can say later ones
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a record's headers say of it: the message that it is, and its id and time (microseconds) where it has them of its own."""
+    """What a record's headers say of it: the message that it is, and its id, time (microseconds), source and others where it has them of its own."""
 
     type: str
     id: str = ""
     time: int = 0
+    source: str = ""
+    more: tuple[tuple[str, str], ...] = ()
+    content: str = "application/protobuf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +74,15 @@ def about_decision(decision: Decision) -> About:
     return About("trimtab.v1.Decision", decision.id, decision.now)
 
 
+def about_each(e: Each) -> About:
+    more = (("subject", e.path), ("sequence", e.sequence))
+    return About("trimtab.v1.Event", e.id, e.at if 0 < e.at < YEAR_10_000 else 0, f"/trimtab/{e.workspace}/{e.source}", more, "application/json")
+
+
 EVENTS: Codec[Record] = Codec("events", record.encode, readable, about_record, read_page)
 DECISIONS: Codec[Decision] = Codec("decisions", decision.encode, decision.decode, about_decision)
+EACH: Codec[Each] = Codec("events.each", lambda e: e.data, each.read, about_each)
+CODECS: dict[str, Codec[Any]] = {codec.topic: codec for codec in (EVENTS, DECISIONS, EACH)}
 
 
 @lru_cache(4096)

@@ -67,6 +67,17 @@ HEADERS = {
     "ce_workspace": "the workspace, which is also the key; records of no workspace (ticks, skips, a simulated clock) have neither",
     "content-type": "application/protobuf",
 }
+EACH_HEADERS = {
+    "ce_specversion": HEADERS["ce_specversion"],
+    "ce_id": "hash of the event's source and its id there: an event that stands twice has the same, and the first counts",
+    "ce_type": "trimtab.v1.Event; its kind is among the data",
+    "ce_source": "/trimtab/ and the workspace, / and the sending system",
+    "ce_time": "when it occurred",
+    "ce_subject": "the path of the entity that it is about",
+    "ce_sequence": "its record's offset in the events topic, a dot, and which of that record's events it is: texts in the order of the log",
+    "ce_workspace": "the workspace, which is also the key",
+    "content-type": "application/json",
+}
 
 
 class KafkaMetrics:
@@ -418,10 +429,10 @@ def size_of(rows: Sequence[_Row]) -> int:
 def headers_of(about: About, key: str, number: str, now: int, source: str) -> list[tuple[str, bytes]]:
     """CloudEvents 1.0, Kafka protocol binding, binary mode. The time is the record's own, or when it was appended by the appender's clock."""
     when = datetime.fromtimestamp((about.time or now) / 1_000_000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    told = {"specversion": "1.0", "id": about.id or number, "type": about.type, "source": source, "time": when}
+    told = {"specversion": "1.0", "id": about.id or number, "type": about.type, "source": about.source or source, "time": when, **dict(about.more)}
     if key:
         told["workspace"] = key
-    return [*((f"ce_{name}", text.encode()) for name, text in told.items()), ("content-type", b"application/protobuf")]
+    return [*((f"ce_{name}", text.encode()) for name, text in told.items()), ("content-type", about.content.encode())]
 
 
 def kept_of(record: ConsumerRecord) -> Kept:
