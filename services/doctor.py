@@ -21,7 +21,9 @@ import httpx2
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from services.actions.ledger import store as chain_store
 from services.actions.ledger.chain import Broken, Entry, Head, verify
+from services.actions.ledger.witness import compare, witness_of, witnessed
 from services.adapters.clock import SystemClock
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import MIGRATIONS, migrated
@@ -45,6 +47,7 @@ SECOND, GB = 1_000_000, 1 << 30
 SCARCE, SHORT = GB // 10, GB  # bytes free
 APART = 5 * SECOND  # a clock further off than this is told
 OVERDUE = 3600  # seconds that a segment may be late
+TAMPERED = "somebody wrote to it: keep a copy, compare with the last export kept elsewhere, treat it as an incident"
 FAR_BEHIND = 2_000_000  # records that a start would fold without a checkpoint
 
 
@@ -146,6 +149,9 @@ async def database(settings: Settings) -> list[Line]:
         if apart > APART:
             both = "set both clocks (NTP): what is too old to act on is judged by ours"
             lines.append(Line(WARN, "clock", f"the database's clock is {apart / SECOND:.1f} s from this machine's", both))
+        lines += await chains(there)
+        if settings.secret and settings.witness is not None:
+            lines += await witness(settings, there)
     except (Misconfigured, Unavailable) as error:
         lines = [Line(FAIL, "database", str(error), mend)]
     finally:
@@ -153,6 +159,33 @@ async def database(settings: Settings) -> list[Line]:
     if not settings.secret:
         lines.append(Line(FAIL, "secrets", "TRIMTAB_SECRET_FILE is not set", "openssl rand -hex 32; the same for all services"))
     return lines
+
+
+async def chains(there: Database) -> list[Line]:
+    """Every workspace's chain in PostgreSQL holds to its head."""
+    lines = []
+    async with there.reading() as connection:
+        for workspace in await chain_store.workspaces(connection):
+            found = await chain_store.check(connection, workspace)
+            if isinstance(found, Broken):
+                lines.append(Line(FAIL, "ledger", f"{workspace}: broken at entry {found.sequence}: {found.why}", TAMPERED))
+            else:
+                lines.append(Line(OK, "ledger", f"{workspace}: {found.head.sequence} entries, head {found.head.hash[:16]}"))
+    return lines or [Line(OK, "ledger", "empty")]
+
+
+async def witness(settings: Settings, there: Database) -> list[Line]:
+    """The database is not behind what was seen of it outside."""
+    seen_by = witness_of(settings.witness, bytes.fromhex(settings.secret))
+    assert seen_by is not None
+    try:
+        seen = seen_by.all()
+    except OSError as error:
+        return [Line(FAIL, "witness", f"{settings.witness}: {error}", "see to TRIMTAB_WITNESS: the same folder for all processes of actions")]
+    async with there.reading() as connection:
+        found = await compare(connection, seen, await witnessed(connection))
+    mend = "docs/operations.md, the runbook: find out what happened to the database, then two people release its kill switch"
+    return [Line(FAIL, "witness", f"{d.workspace}: {d.why}", mend) for d in found] or [Line(OK, "witness", f"{len(seen)} heads in {settings.witness}, as seen")]
 
 
 def folder(settings: Settings) -> Iterator[Line]:
@@ -399,8 +432,7 @@ def ledger(settings: Settings) -> Iterator[Line]:
             columns = 'SELECT workspace, sequence, at, kind, subject, "by", body, previous, hash FROM ledger WHERE workspace = ? ORDER BY sequence'
             found = verify(head.workspace, (Entry(*row) for row in file.execute(columns, (head.workspace,))), head)
             if isinstance(found, Broken):
-                mend = "somebody wrote to the file: keep a copy, compare with the last export kept elsewhere, treat it as an incident"
-                yield Line(FAIL, "ledger", f"{head.workspace}: broken at entry {found.sequence}: {found.why}", mend)
+                yield Line(FAIL, "ledger", f"{head.workspace}: broken at entry {found.sequence}: {found.why}", TAMPERED)
             else:
                 yield Line(OK, "ledger", f"{head.workspace}: {head.sequence} entries, head {head.hash[:16]}")
     if not heads:

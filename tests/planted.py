@@ -110,6 +110,16 @@ PLANTS = (
         actions("execute"), "state=\"queued\", due_at=now + (self", "state=\"queued\", due_at=self.clock.now() + 10**15 + (self",
         (CLOCKS + "test_what_waits_for_another_look_waits_by_the_clock_that_all_share",),
     ),
+    Plant(
+        "a database that was put back is believed until the next look at its witness",
+        actions("worker"), "while self._compared != self.database.connected:", "while False:",
+        (WATCHED + "test_nothing_is_written_over_a_connection_that_is_newer_than_the_last_look_at_the_witness",),
+    ),
+    Plant(
+        "an end waits for its checkpoint for as long as storage likes",
+        "services/rules_engine/worker.py", "async with asyncio.timeout(self.leaving):", "async with asyncio.timeout(None):",
+        (SHARED + "test_a_checkpoint_that_storage_does_not_take_keeps_nobody_from_taking_over",),
+    ),
     # -- many processes -------------------------------------------------------------------------------------------------------
     Plant(
         "a partition that was given to another goes on being followed",

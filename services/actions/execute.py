@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -94,6 +94,7 @@ class Execution:
     ) -> None:
         self.database, self.executors, self.circumstances, self.clock, self.wall = database, executors, circumstances, clock, wall
         self.owner, self.pace, self.metrics = owner, pace, metrics
+        self.vouch: Callable[[str], Awaitable[bool]] = _vouched
         self.beat: Callable[[], None] = lambda: None  # told of each move: a round may take as long as platforms do
 
     async def take_over(self) -> None:
@@ -228,9 +229,12 @@ class Execution:
             return await self._unsent(lease, draft, FAILED, why)
         key = digest("attempt", lease.decision_id, str(move.index), move.role)
         begun = self.wall.elapsed()
+        await self.vouch(lease.workspace)
         if not await self._intend(lease, draft, key):
             return False
         faultpoint("actions.intended")
+        if not await self.vouch(lease.workspace):  # the intent went into a database that is behind its witness
+            raise LostLease
         if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so
             raise LostLease
         answer = await self._write(step, observed, key)
@@ -386,3 +390,7 @@ class Execution:
         self.metrics.entries.inc(change.entries)
         for status, reason in change.ended:
             self.metrics.actions.labels(status, reason).inc()
+
+
+async def _vouched(workspace: str) -> bool:
+    return True

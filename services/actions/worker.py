@@ -91,7 +91,9 @@ class ActionsService:
         self.people = People(database, self.circumstances, self.metrics, self._wake, witness)
         self.audit = Audit(database, self.metrics, self.rules.owner, self.wall, witness)
         self.disagreements: tuple[str, ...] = ()  # workspaces whose ledger is not what its witness saw
+        self._compared = -1  # how often the database had been connected to when it was compared last
         self.execution = Execution(database, self.executors, self.circumstances, clock, self.wall, self.rules.owner, self.rules.pace, self.metrics)
+        self.execution.vouch = self.vouch
         self._shown = float("-inf")  # when the queues were counted last, by the loop's clock
         self._stopping = asyncio.Event()
         self.following = Following(group or Alone(self.rules.partitions), self._followed, "actions", self.progress)
@@ -154,6 +156,7 @@ class ActionsService:
 
     async def compare(self) -> None:
         """Whatever workspace's ledger is not what its witness saw is held. Raises Unavailable where the witness cannot be asked."""
+        connected = self.database.connected
         try:
             found = await self.audit.disagreements()
         except OSError as error:
@@ -166,8 +169,16 @@ class ActionsService:
             if disagreement.workspace not in self.disagreements:
                 log.error("ledger_disagrees", workspace=disagreement.workspace, why=disagreement.why)
             await self.people.hold(disagreement.workspace, disagreement.why)
-        self.disagreements = tuple(d.workspace for d in found)
+        self.disagreements, self._compared = tuple(d.workspace for d in found), connected
         self.metrics.disagree.set(len(found))
+
+    async def vouch(self, workspace: str) -> bool:
+        """Whether the workspace's ledger is what its witness saw; asked anew where a connection was made since, for the database may be an older one now."""
+        while self._compared != self.database.connected:
+            await self.compare()
+        if workspace in self.disagreements:  # or was, and has been released since
+            await self.compare()
+        return workspace not in self.disagreements
 
     async def _bear_witness(self) -> None:
         """As far as a few pages go, so that the end does not wait for a long chain."""

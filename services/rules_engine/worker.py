@@ -36,6 +36,7 @@ SKEW = 60_000_000  # a record stamped further ahead of our own clock stops the p
 BATCH = 1000
 MOST, SHORT, LONG = 1000, 0.01, 0.04  # records fed at once, so many that it takes about this long, seconds: whoever else waits for the loop gets it
 PATIENCE = 0.2  # seconds between looks at the clock when nothing is due
+LEAVING = 10.0  # seconds that checkpoints get at an orderly end, which must not outlast what SIGTERM is given
 LONGEST = 5.0  # seconds between two attempts to write what a full disk does not take
 ID = 16  # bytes of a decision's id
 log = structlog.get_logger("rules_engine")
@@ -99,7 +100,7 @@ class Worker:
 
         `beat` is told that it goes on.
         """
-        self.patience, self.stopwatch, self.beat = patience, stopwatch, beat or Beat()
+        self.patience, self.stopwatch, self.beat, self.leaving = patience, stopwatch, beat or Beat(), LEAVING
         self.events, self.decisions, self.clock, self.guards, self.metrics = events, decisions, clock, guards, metrics
         self.number, self.checkpoints, self.often = partition, checkpoints, often or Often()
         self.on_activation: Callable[[Activation, int, int], Awaitable[None]] | None = None  # (record, offset, stamp), in the order of the log
@@ -165,13 +166,18 @@ class Worker:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-        if self._saving is not None:
-            await self._saving
         async with self._advanced:
             self._is_gone = True
             self._advanced.notify_all()
-        if self.restored and self._unsaved:
-            await self._save()
+        try:
+            async with asyncio.timeout(self.leaving):
+                if self._saving is not None:
+                    await self._saving
+                if self.restored and self._unsaved:
+                    await self._save()
+        except TimeoutError:  # whoever has the partition next starts from the one before it
+            self.metrics.checkpoints.labels("failed").inc()
+            log.warning("checkpoint given up", partition=self.number, offset=self.partition.offset, after=self.leaving)
 
     async def caught_up(self, offset: int) -> None:
         """Returns once every record before `offset` has been fed and its decisions are durable. Raises Unavailable where that is not to be waited for here."""

@@ -19,6 +19,7 @@ from services.actions.ledger.store import Note
 from services.actions.ledger.witness import Untrue, Witness
 from services.actions.tables import ledger as entries
 from services.actions.tables import ledger_heads
+from services.adapters import faultpoint
 from services.kernel.errors import Conflict, Forbidden, RejectedInput, Unavailable
 from services.kernel.principal import Principal
 from tests.shell.acting import AD, ADMIN, NOON, OTHER, World, a_decision, an_action, world
@@ -319,3 +320,39 @@ def test_processes_that_see_at_the_same_time_leave_what_one_of_them_saw(tmp_path
     [read] = Witness(tmp_path, SECRET).all()
     assert read in seen
     assert [path.name for path in tmp_path.iterdir()] == ["main.witness"]
+
+
+async def test_nothing_is_written_over_a_connection_that_is_newer_than_the_last_look_at_the_witness(on_files: World, tmp_path: Path) -> None:
+    """The look of every few seconds would be too late: what the older database has forgotten is due at once."""
+    w = on_files
+    await older(w, tmp_path)
+    await w.service.take_in(0, await w.decisions.read(0, 0))
+    await w.service.execution.round()
+    assert (len(w.platform.journal), w.service.disagreements) == (1, ("main",))
+
+
+async def test_nor_is_what_was_intended_before_that_connection(on_files: World) -> None:
+    w = on_files
+    await write(w, 3)
+    await verify(w)
+    d = a_decision(1)
+    await w.decide(d)
+
+    def replaced() -> None:
+        assert w.witness is not None
+        w.witness.write(Head("main", 999, "f" * 64), NOON)
+        w.database.connected += 1
+
+    faultpoint.arm("actions.intended", 1, replaced)
+    await w.service.step()
+    assert (w.platform.keys, w.service.disagreements) == ([], ("main",))
+
+
+async def test_what_two_people_released_goes_on_before_the_next_look(on_files: World, tmp_path: Path) -> None:
+    w = on_files
+    await older(w, tmp_path)
+    await w.service.step()
+    for who in (ADMIN, EVE):
+        await w.service.people.set_kill_switch(who, False, "I compared the platform")
+    await w.service.execution.round()
+    assert (OTHER, "status", "paused") in w.platform.journal

@@ -8,9 +8,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -29,7 +31,7 @@ from services.kernel.errors import Unavailable
 from services.kernel.record import Activation, Record, Tick
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.share import Share
-from services.rules_engine.worker import Metrics, Worker
+from services.rules_engine.worker import Metrics, Often, Worker
 from tests.brokers import restarted, until
 from tests.core.world import GUARDS, START, World, pause_rule
 from tests.shell.sharing import PARTITIONS, ROOT, Member, activate, follows, settled, started, tell
@@ -234,6 +236,50 @@ async def test_no_offset_is_told_before_what_was_decided_there_is_acknowledged(t
     assert group.committed[own] < 6  # the record that the decision comes of
     await share.stop()
     assert group.committed[own] < 6
+
+
+class Stuck(Checkpoints):
+    """Storage that does not take what is written before it may."""
+
+    may: threading.Event
+
+    def write(self, *what: Any) -> None:
+        self.may.wait(60)
+        super().write(*what)
+
+
+@pytest.mark.parametrize("is_under_way", [False, True], ids=["the last one", "one under way"])
+async def test_a_checkpoint_that_storage_does_not_take_keeps_nobody_from_taking_over(
+    logs: tuple[Awkward, MemoryLog[Decision], ManualClock], tmp_path: Path, is_under_way: bool
+) -> None:
+    events, decisions, clock = logs
+    first = Worker(events, decisions, clock, GUARDS, Metrics(CollectorRegistry()), 0, Checkpoints(tmp_path))
+    await events.append([("", Tick())] * 3, 0)
+    await first.start()
+    await first.stop()
+    stuck, registry, group = Stuck(tmp_path), CollectorRegistry(), Told()
+    stuck.may = threading.Event()
+    often = Often(1, 300) if is_under_way else Often()
+
+    def make(number: int, beat: Beat) -> Worker:
+        worker = Worker(events, decisions, clock, GUARDS, metrics, number, stuck, often, beat=beat)
+        worker.leaving = 0.2
+        return worker
+
+    metrics = Metrics(registry)
+    share = Share(group, make, registry, commit=0.05, again=0.05)
+    await share.start()
+    group.given(frozenset({0}))
+    await until(lambda: not share.unready)
+    await events.append([("", Tick())] * 2, 0)
+    await until(lambda: share.workers[0].done == 5 and (share.workers[0]._saving is not None) == is_under_way)
+    try:
+        async with asyncio.timeout(30):
+            await share.stop()
+        assert group.left and registry.get_sample_value("trimtab_checkpoints_total", {"outcome": "failed"}) == 1
+        assert [k.header.offset for k in Checkpoints(tmp_path).every() if k.header] == [3]  # from which the next one starts
+    finally:
+        stuck.may.set()
 
 
 # -- on Kafka -------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.actions import store
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import GENESIS, Broken, Head, Walk
-from services.actions.ledger.witness import Disagreement, Untrue, Witness, compare
+from services.actions.ledger.witness import Disagreement, Untrue, Witness, compare, witnessed
 from services.actions.metrics import Metrics
 from services.actions.tables import decisions, ledger_checks, ledger_heads
 from services.adapters.db.clock import Agreed
@@ -129,8 +129,7 @@ class Audit:
             return []
         seen = list(await asyncio.to_thread(self.witness.all))  # first: the database may be ahead of what was seen, never behind
         async with self.database.reading() as connection:
-            witnessed = (await connection.execute(select(ledger_checks.c.workspace).where(ledger_checks.c.witnessed > 0))).scalars().all()
-            return await compare(connection, seen, witnessed)
+            return await compare(connection, seen, await witnessed(connection))
 
     async def bear_witness(self, checks: list[Check], now: int) -> None:
         """The witness has seen the chains as far as they were verified, but where it has seen another one."""

@@ -22,6 +22,7 @@ from services.actions.core.letter import canonical
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Head
 from services.actions.tables import ledger as entries
+from services.actions.tables import ledger_checks
 from services.adapters.disk import flush
 
 DOMAIN = b"trimtab witness 1\n"
@@ -81,6 +82,11 @@ class Witness:
 
 def witness_of(folder: Path | None, secret: bytes) -> Witness | None:
     return None if folder is None else Witness(folder, secret)
+
+
+async def witnessed(connection: AsyncConnection) -> list[str]:
+    """The workspaces of which the database knows that they were seen."""
+    return list((await connection.execute(select(ledger_checks.c.workspace).where(ledger_checks.c.witnessed > 0))).scalars())
 
 
 async def compare(connection: AsyncConnection, seen: Iterable[Head | Untrue], witnessed: Iterable[str]) -> list[Disagreement]:

@@ -102,8 +102,11 @@ def create_engine(url: str, password: str = "") -> AsyncEngine:
 class Database:
     """One database and the two ways to use it."""
 
+    connected = 0  # how often a connection was made: after another one it may be another database, for instance one that was restored
+
     def __init__(self, url: str, password: str = "") -> None:
         self.engine = create_engine(url, password)
+        event.listen(self.engine.sync_engine, "connect", self._count)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         self.place = place(self.engine.url)
         self._writer = asyncio.Lock()  # writers of one process queue here instead of polling SQLite's lock
@@ -166,6 +169,9 @@ class Database:
 
     async def close(self) -> None:
         await self.engine.dispose()
+
+    def _count(self, *_: Any) -> None:
+        self.connected += 1
 
     async def _prune(self, connection: AsyncConnection) -> None:
         """What nobody can be in doubt about any more is forgotten."""

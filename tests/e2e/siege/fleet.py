@@ -104,7 +104,7 @@ class Fleet:
         own = {"TRIMTAB_URL": self.url, "TRIMTAB_KEY": self.key} | more
         environment = {k: v for k, v in (self.environment(any_member) | own).items() if v}
         done = subprocess.run([sys.executable, "-m", "services", *words], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stderr + done.stdout
         return done.stdout
 
     def start(self) -> Fleet:
