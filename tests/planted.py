@@ -734,14 +734,17 @@ PLANTS = (
         '        if not await self._intend(lease, draft, key):\n'
         '            return False\n'
         '        faultpoint("actions.intended")\n'
-        '        if self.wall.now() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so\n'
+        '        if not await self.vouch(lease.workspace):  # the intent went into a database that is behind its witness\n'
+        '            raise LostLease\n'
+        '        if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:'
+        '  # we stood still: another may have read that nothing was sent, and said so\n'
         '            raise LostLease\n'
         '        answer = await self._write(step, observed, key)\n',
         '        answer = await self._write(step, observed, key)\n'
         '        if not await self._intend(lease, draft, key):\n'
         '            return False\n'
         '        faultpoint("actions.intended")\n'
-        '        if self.wall.now() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so\n'
+        '        if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:\n'
         '            raise LostLease\n',
         (ACTIONS + "test_every_call_has_a_committed_intent_with_what_was_read_and_what_was_asked",),
     ),
@@ -1469,7 +1472,7 @@ PLANTS = (
     Plant(
         "a worker that stood still before the call calls all the same",
         actions("execute"),
-        "if self.wall.now() > begun + self.pace.lease - self.pace.call:",
+        "if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:",
         "if False:",
         (CRASH + "test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_nothing",),
     ),
