@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from services import VERSION, people, running, upkeep
+from services.adapters.clock import instant
 from services.adapters.settings import Settings, from_environment
 from services.client import Client, Refused, client
 from services.kernel.errors import Misconfigured, RejectedInput, TrimtabError
@@ -337,12 +338,6 @@ def check_guards(file: File) -> None:
     report = check_vectors(read(file.read_bytes(), str(file)))
     say(render(report))
     raise typer.Exit(int(not report.agrees))
-
-
-def instant(micros: int) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat(timespec="seconds")
 
 
 def main() -> None:

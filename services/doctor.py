@@ -13,7 +13,6 @@ import sqlite3
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from sqlalchemy import text
 from services.actions.ledger import store as chain_store
 from services.actions.ledger.chain import Broken, Entry, Head, verify
 from services.actions.ledger.witness import compare, witness_of, witnessed
-from services.adapters.clock import SystemClock
+from services.adapters.clock import SystemClock, instant
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import MIGRATIONS, migrated
 from services.adapters.log.archive import Archive, Registered, begins, first_record, registered, unlinked
@@ -446,7 +445,3 @@ def is_writable(path: Path) -> bool:
 
 def whoami() -> str:
     return f"user {os.geteuid()}"
-
-
-def instant(micros: int) -> str:
-    return datetime.fromtimestamp(micros / SECOND, UTC).isoformat(timespec="seconds")

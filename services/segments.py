@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services import tail
+from services.adapters.clock import instant
 from services.adapters.settings import Settings, from_environment
 from services.kernel.errors import Misconfigured
 
@@ -43,7 +44,6 @@ def list_segments() -> None:
     if shelves := shelves_of(from_environment(os.environ)):
         list_shelved(shelves)
         return
-    from services.__main__ import instant
     from services.adapters.log.archive import begins, registered
     from services.backup import reading
 

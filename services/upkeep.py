@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from services import segments
+from services.adapters.clock import instant
 from services.adapters.settings import Settings, from_environment
 from services.client import client
 from services.kernel.errors import Misconfigured
@@ -37,7 +38,6 @@ def data() -> Path:
 @checkpoint.command("list")
 def list_checkpoints() -> None:
     """Prints the checkpoints, newest first: next record, decisions before it, engine time, size, build. Reads their headers only."""
-    from services.__main__ import instant
     from services.rules_engine.bucket import checkpoints_of
 
     for k in checkpoints_of(from_environment(os.environ)).every():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import random
 import re
 import shutil
 import signal
@@ -17,13 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CLUSTER = "VHJpbXRhYi1sb2NhbC0wMQ"  # any 16 bytes in base64: what is formatted together belongs together
+PORTS = range(10_000, 32_000)  # Linux gives those from 32,768 on to whoever connects
 JAVA = 17  # the oldest that a broker of this version runs on
 STARTS = 60  # seconds in which a broker accepts or has failed
 MEMORY = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
@@ -86,10 +88,19 @@ def last_lines(text: str, most: int = 5) -> str:
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports that nobody listens on; all are held until all are found, so that none comes twice."""
+    """Ports that nobody listens on; all are held until all are found, so that none comes twice.
+
+    They lie below those that the system gives to whoever connects: a port of these is still there for a process that is started again on it.
+    """
+    found: list[int] = []
     with ExitStack() as held:
-        found = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [listener.getsockname()[1] for listener in found]
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+            if len(found) == number:
+                break
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
 
 
 def accepts(port: int) -> bool:

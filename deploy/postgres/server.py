@@ -10,8 +10,8 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
@@ -19,6 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # as a command, too
+
+from deploy.kafka.broker import free_ports  # noqa: E402
 
 OLDEST = 15
 STARTS = 60  # seconds in which it accepts or has failed
@@ -46,11 +50,6 @@ def programs() -> Path:
     return found[max(found)]
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 @dataclass
 class Server:
     """One server. `settings` are those of postgresql.conf; with `is_durable` False it forgets what a power cut would, and is faster."""
@@ -66,7 +65,7 @@ class Server:
         """It accepts, empty. Raises Missing or Failed."""
         self.bin = programs()
         self.folder = Path(tempfile.mkdtemp(prefix="trimtab-postgres-"))
-        self.port = self.port or free_port()
+        self.port = self.port or free_ports(1)[0]
         given = self.folder / "password"
         given.write_text(self.password)
         if os.geteuid() == 0:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import mmap
 import struct
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from services.kernel.errors import Misconfigured
 
 SIZE = 8  # bytes of a shared clock's file: one instant
+
+
+def instant(micros: int) -> str:
+    """Microseconds since the epoch as RFC 3339, to the second."""
+    return datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat(timespec="seconds")
 
 
 class SystemClock:

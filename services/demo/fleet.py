@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import secrets
 import signal
 import subprocess
@@ -47,6 +48,7 @@ ENDS = 30.0  # seconds that its orderly end may take
 PATIENCE = 180.0  # seconds: what a killed process had claimed is another's once its lease has run out, a minute later
 AGAIN = 0.02  # seconds between two looks
 HOUR = 3_600_000_000
+PORTS = range(10_000, 32_000)
 Say = Callable[[str], None]
 
 
@@ -219,9 +221,16 @@ class Fleet:
 
 
 def free_ports(many: int) -> list[int]:
-    """Loopback ports that nobody listens at now."""
+    """Loopback ports that nobody listens at now, below those that the system gives to whoever connects: each is there for a successor, too."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        return [stack.enter_context(contextlib.closing(open_port("127.0.0.1", 0))).getsockname()[1] for _ in range(many)]
+        for port in random.SystemRandom().sample(PORTS, len(PORTS)):
+            if len(found) == many:
+                break
+            with contextlib.suppress(Misconfigured):
+                stack.enter_context(contextlib.closing(open_port("127.0.0.1", port)))
+                found.append(port)
+    return found
 
 
 def environment_of(settings: Settings, members: Mapping[str, Member]) -> dict[str, str]:

@@ -48,6 +48,11 @@ def test_ports_are_free_and_none_comes_twice() -> None:
     assert len(set(ports)) == 20
 
 
+def test_a_port_is_none_that_the_system_may_give_to_whoever_connects() -> None:
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(free_ports(50)) < least
+
+
 def test_brokers_end_with_whoever_started_them(tmp_path: Path, kafka: Brokers) -> None:
     words = [sys.executable, "deploy/kafka/broker.py", "--folder", str(tmp_path)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as started:
