@@ -121,7 +121,6 @@ def shelves_of(wanted: Settings) -> list[tuple[Shelf, int]]:
 
 
 def list_shelved(shelves: list[tuple[Shelf, int]]) -> None:
-    from services.__main__ import instant
 
     for shelf, partitions in shelves:
         for number in range(partitions):
