@@ -17,8 +17,8 @@ from deploy.kafka.broker import Brokers
 from services.adapters.clock import ManualClock
 from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.log.following import Alone, Following
-from services.adapters.log.kafka import LOOK, _Reader
 from services.adapters.log.memory import MemoryLog
+from services.adapters.log.reader import LOOK, Reader
 from services.adapters.progress import Beat, Progress
 from services.adapters.settings import Settings
 from services.kernel.errors import Unavailable
@@ -303,7 +303,7 @@ async def is_alive(http: httpx2.AsyncClient) -> None:
 async def test_brokers_that_are_away_do_not_fail_liveness(
     fragile: Brokers, on_postgres: Callable[[], str], tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.adapters.log.kafka.SILENCE", 1.0)
+    monkeypatch.setattr("services.adapters.log.reader.SILENCE", 1.0)
     async with served("rules", settings(fragile, on_postgres(), tmp_path), hand) as (rules, http):
         await until(lambda: rules.share.ours == {0, 1} and not rules.share.unready)
         hand.at += LONG
@@ -342,20 +342,20 @@ async def test_a_reader_that_hears_nothing_though_there_is_something_fails_liven
     kafka: Brokers, on_postgres: Callable[[], str], tmp_path: Path, hand: Hand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often it is replaced."""
-    monkeypatch.setattr("services.adapters.log.kafka.SILENCE", 0.5)
+    monkeypatch.setattr("services.adapters.log.reader.SILENCE", 0.5)
     async with served("rules", settings(kafka, on_postgres(), tmp_path), hand) as (rules, http):
         assert isinstance(rules, Rules)
         await until(lambda: rules.share.ours == {0, 1} and not rules.share.unready)
 
-        some = _Reader._some
+        some = Reader._some
 
-        async def nothing(reader: _Reader, most: int) -> list[Any]:
+        async def nothing(reader: Reader, most: int, keep: Callable[[Any], Any]) -> list[Any]:
             if reader not in rules.events._followers:
-                return await some(reader, most)
+                return await some(reader, most, keep)
             await asyncio.sleep(0.1)
             return []
 
-        monkeypatch.setattr(_Reader, "_some", nothing)
+        monkeypatch.setattr(Reader, "_some", nothing)
         await asyncio.sleep(LOOK / 500)  # those who look already hear what comes
         await rules.events.append([("", Tick())], 0)
         replaced = {"topic": rules.events.topic.name}
