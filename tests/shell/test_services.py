@@ -233,6 +233,17 @@ async def test_where_nobody_is_behind_the_sender_is_told_to_come_back() -> None:
     await passing.close()
 
 
+async def test_a_fault_of_the_client_itself_is_no_fault_of_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def cut(*_: object, **__: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'write'")
+
+    passing, scope = Passing(), {"type": "http", "method": "GET", "raw_path": b"/v1/x", "query_string": b"", "headers": []}
+    monkeypatch.setattr(passing._http, "send", cut)
+    with pytest.raises(Unavailable, match="send it again"):
+        await passing.on("http://127.0.0.1:1", scope, None, None)  # type: ignore[arg-type]
+    await passing.close()
+
+
 # -- the engine's processes ask one another -------------------------------------------------------------------------------
 
 

@@ -9,9 +9,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx2
+import structlog
 from starlette.types import Receive, Scope, Send
 
-from services.kernel.errors import NotFound, RejectedInput, Unavailable
+from services.kernel.errors import NotFound, RejectedInput, TrimtabError, Unavailable
+
+log = structlog.get_logger("passing")
 
 OURS_ALONE = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"te", b"trailer", b"upgrade", b"proxy-authorization", b"proxy-connection"})
 CONNECTS = 3.0
@@ -55,7 +58,11 @@ class Passing:
             raise RejectedInput(f"the path is none: {error}", reason="malformed", status=400) from error
         try:
             answer = await self._http.send(request, stream=True)
-        except httpx2.HTTPError as error:
+        except TrimtabError:
+            raise
+        except Exception as error:  # where a connection is cut in the wrong moment, the client has raised what is no error of its own
+            if not isinstance(error, httpx2.HTTPError):
+                log.exception("not passed on", url=url)
             raise Unavailable(f"the process behind this one does not answer ({type(error).__name__}); send it again", reason="passing") from error
         try:
             kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in OURS_ALONE]
