@@ -1743,6 +1743,27 @@ PLANTS = (
         (f"{SHOWN}test_records_of_a_simulated_topic_have_its_clocks_stamps_and_no_other_process_takes_it_for_real",),
     ),
     Plant(
+        "what the log lacks is folded over in silence",
+        "services/rules_engine/worker.py",
+        "if page[0].offset == begin and page[-1].offset == begin + len(page) - 1:",
+        "if page[0].offset >= begin and page[-1].offset >= begin + len(page) - 1:",
+        ("tests/shell/test_worker.py::test_nothing_is_decided_on_a_log_that_lacks_a_record",),
+    ),
+    Plant(
+        "a demo of production is given production's archive and witness",
+        "services/demo/fleet.py",
+        "    given = {name: value for name, value in os.environ.items() if name not in ours}\n",
+        "    given = dict(os.environ)\n    own = {k: v for k, v in own.items() if f\"{PREFIX}{k.upper()}\" not in given}\n",
+        (f"{SHOWN}test_nothing_that_is_set_for_production_reaches_the_demo",),
+    ),
+    Plant(
+        "real decisions and simulated ones may share a database",
+        "services/production/service.py",
+        "bool(simulated) != (self.settings.clock is not None)",
+        "False",
+        (f"{SHOWN}test_what_is_decided_in_production_is_what_one_process_decides_whoever_is_killed",),
+    ),
+    Plant(
         "real platforms may be acted on while the clock is simulated",
         "services/adapters/settings.py",
         "if settings.clock and settings.executors:",

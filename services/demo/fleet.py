@@ -136,8 +136,10 @@ class Fleet:
         """One that a killed process had already said stands twice."""
         found: list[Decision] = []
         while page := await self.decisions.read(self.partition, self.read):
-            found += [s.record for s in page if s.record.id not in self._seen]
-            self._seen |= {d.id for d in found}
+            for stamped in page:
+                if stamped.record.id not in self._seen:
+                    self._seen.add(stamped.record.id)
+                    found.append(stamped.record)
             self.read = page[-1].offset + 1
         return found
 
@@ -234,14 +236,17 @@ def free_ports(many: int) -> list[int]:
 
 
 def environment_of(settings: Settings, members: Mapping[str, Member]) -> dict[str, str]:
-    """Of each process: what is set for this one, but what the demo decides itself."""
+    """Of each process: what is set for this one, but what the demo decides itself: nothing of theirs lies where anything else keeps its own."""
     own = {
-        "data": settings.data, "clock": settings.clock, "secret": settings.secret, "workspace": settings.workspace,
+        "data": settings.data, "checkpoints": settings.data / "checkpoints", "archive": settings.data / "archive", "witness": settings.data / "witness",
+        "clock": settings.clock, "secret": settings.secret, "workspace": settings.workspace,
         "kafka_prefix": settings.kafka_prefix, "kafka_partitions": settings.kafka_partitions,
         "sandbox_url": settings.sandbox_url, "sandbox_token": settings.sandbox_token, "webhook_secrets": json.dumps(settings.webhook_secrets),
         **{f"{service}_url": members[f"{service}-0"].url for service in ("ingest", "rules", "actions")},
     }  # fmt: skip
-    given = {k: v for k, v in os.environ.items() if k not in (f"{PREFIX}PORT", f"{PREFIX}ADVERTISE", f"{PREFIX}HOST")}
+    left = {"port", "host", "advertise", "executors", "checkpoints_endpoint", "checkpoints_key_id", "checkpoints_secret_key"}
+    ours = {f"{PREFIX}{name.upper()}{form}" for name in own.keys() | left for form in ("", "_FILE")}
+    given = {name: value for name, value in os.environ.items() if name not in ours}
     return given | {f"{PREFIX}{name.upper()}": str(value) for name, value in own.items()}
 
 
@@ -253,6 +258,8 @@ def fleet(say: Say, kills: Mapping[int, str]) -> Callable[[Settings, Clock, int]
         own = {"clock": given.data / "clock", "secret": secrets.token_hex(32), "kafka_prefix": f"{given.kafka_prefix}-demo-{secrets.token_hex(4)}"}
         clock = SharedClock.made(given.data / "clock", declared.start)
         settings = given.model_copy(update=own)
+        for name in ("checkpoints", "archive", "witness"):
+            (settings.data / name).mkdir()
         async with AsyncExitStack() as stack:
             stack.callback(FolderLock(settings.data).release)  # so that the command line finds us there, and no second demo does
             events: KafkaLog[Record] = KafkaLog(cluster_of(settings), EVENTS, clock, topic_of(settings, EVENTS.topic), source="/trimtab/demo")

@@ -114,6 +114,15 @@ class Service(ABC):
             if self.settings.clock and kafka.codec is EVENTS:
                 await self._declare(kafka)
         await migrated(self.database)
+        await self._keep_apart()
+
+    async def _keep_apart(self) -> None:
+        """Raises Misconfigured where the database holds decisions of the other kind of clock: practice would send what is real, and the reverse."""
+        async with self.database.reading() as connection:
+            simulated = await connection.scalar(text("SELECT simulated FROM decisions LIMIT 1"))
+        if simulated is not None and bool(simulated) != (self.settings.clock is not None):
+            kinds = ("the world's", "a simulated") if self.settings.clock is None else ("a simulated", "the world's")
+            raise Misconfigured(f"{self.database.place} holds decisions on {kinds[1]} clock, this process is on {kinds[0]}: name another with TRIMTAB_DATABASE")
 
     async def _declare(self, events: KafkaLog[Record]) -> None:
         """Each partition begins with the word that its clock is simulated; two processes that say so at once do no harm."""

@@ -319,6 +319,7 @@ class Worker:
         """What the rest of the log will ask for is known before it is fed: which records it skips, and what its activations read."""
         skips, activations, offset = set(self.partition.skipped), [], self.partition.offset
         while page := await self.events.read(self.number, offset, BATCH):
+            self._miss_none(page, offset)
             skips |= {s.record.offset for s in page if isinstance(s.record, Skip)}
             activations += [s for s in page if isinstance(s.record, Activation)]
             offset = page[-1].offset + 1
@@ -389,6 +390,7 @@ class Worker:
     async def _feed(self, page: Sequence[Stamped[Record]]) -> None:
         """Every record of the page is folded and its decisions are durable. Fed at once are as many as one can go on without anyone's noticing."""
         self._compare_clocks(max(s.stamp for s in page))
+        self._miss_none(page, self.partition.offset)
         faultpoint("engine.fetched")
         at = 0
         while at < len(page):
@@ -415,6 +417,13 @@ class Worker:
         ahead = stamp - self.clock.now()
         if ahead > SKEW:
             raise Unavailable(f"a record is stamped {ahead / 1e6:.0f} s ahead of this machine's clock: check both clocks", reason="clock_skew")
+
+    def _miss_none(self, page: Sequence[Stamped[Record]], begin: int) -> None:
+        """Raises Unreadable where a record from `begin` on is not in the page: its sums would lack what it says, and nothing would show it."""
+        if page[0].offset == begin and page[-1].offset == begin + len(page) - 1:
+            return
+        expected, found = next((begin + i, s.offset) for i, s in enumerate(page) if s.offset != begin + i)
+        raise Unreadable(f"the log has no record {expected}, the next that can be read is {found}: nothing is decided without what is missing", found)
 
     def _is_particular(self, stamped: Stamped[Record]) -> bool:
         """Whether something has to be looked at before this record is fed."""

@@ -17,11 +17,13 @@ from services.adapters.clock import ManualClock, SharedClock
 from services.adapters.log.cluster import Cluster
 from services.adapters.log.codec import EVENTS
 from services.adapters.log.kafka import KafkaLog
-from services.adapters.settings import from_environment
+from services.adapters.settings import Settings, from_environment
+from services.demo.fleet import Member, environment_of
 from services.demo.fleet import free_ports as ports_of_demo
 from services.demo.show import Shown, compared_with
 from services.kernel.errors import Misconfigured
 from services.kernel.record import Record, Tick
+from services.production import service
 from tests.brokers import fresh, on_kafka
 from tests.e2e.test_demo import ROOT, environment
 
@@ -35,6 +37,26 @@ def on(kafka: Brokers, database: str, folder: Path, **more: str) -> dict[str, st
 
 def ran(environment: dict[str, str], code: str = SHORT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280)
+
+
+async def kept_apart(settings: Settings) -> None:
+    made = service("ingest", settings)
+    try:
+        await made._keep_apart()
+    finally:
+        await made.database.close()
+
+
+def test_nothing_that_is_set_for_production_reaches_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("CHECKPOINTS", "CHECKPOINTS_ENDPOINT", "ARCHIVE", "WITNESS", "SECRET_FILE", "EXECUTORS", "WEBHOOK_SECRETS_FILE"):
+        monkeypatch.setenv(f"TRIMTAB_{name}", "theirs")
+    monkeypatch.setenv("TRIMTAB_KAFKA_USER", "kept")
+    members = {f"{name}-0": Member(name, f"{name}-0", 1, tmp_path) for name in ("ingest", "rules", "actions")}
+    found = environment_of(Settings(data=tmp_path, clock=tmp_path / "clock"), members)
+    assert "theirs" not in found.values()
+    assert found["TRIMTAB_KAFKA_USER"] == "kept"
+    folders = {found[f"TRIMTAB_{name}"] for name in ("CHECKPOINTS", "ARCHIVE", "WITNESS", "CLOCK")}
+    assert {str(Path(f).parent) for f in folders} == {str(tmp_path)}
 
 
 @pytest.mark.timeout(300)
@@ -51,6 +73,9 @@ def test_what_is_decided_in_production_is_what_one_process_decides_whoever_is_ki
     assert "DIFFER" not in ended.stdout
     simulated = postgres.sql("SELECT count(*) FILTER (WHERE simulated), count(*) FROM decisions", "shown").split("|")
     assert simulated[0] == simulated[1] != "0"
+
+    with pytest.raises(Misconfigured, match="holds decisions on a simulated clock, this process is on the world's: name another with TRIMTAB_DATABASE"):
+        asyncio.run(kept_apart(Settings(kafka=kafka.bootstrap, database=postgres.url("shown"), secret="5e" * 32)))
 
     again = ran(own)
     assert again.returncode != 0

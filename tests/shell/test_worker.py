@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -12,8 +13,8 @@ from services.adapters.clock import ManualClock
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.memory import MemoryLog
 from services.kernel.decision import Decision
-from services.kernel.errors import Bug, Unavailable
-from services.kernel.record import Record, Tick
+from services.kernel.errors import Bug, TrimtabError, Unavailable, Unreadable
+from services.kernel.record import Record, Stamped, Tick
 from services.rules_engine.worker import SKEW, Metrics, Worker
 from tests.core.world import DAY, GUARDS, HOUR, START, World, ctr_below, pause_rule
 
@@ -107,6 +108,38 @@ async def test_decisions_that_a_worker_believed_dead_repeats_are_known_by_their_
     worker = await logs.run()
     assert list(worker.place.values()) == [0, 1, 4]
     assert await worker.decision(list(worker.place)[2]) == (await logs.said())[4]
+
+
+class Holed(MemoryLog[Record]):
+    """From the time that `hole` is set on, reads and follows as if that record were not there."""
+
+    hole = -1
+
+    async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[Record]]:
+        return [s for s in await super().read(partition, offset, limit) if s.offset != self.hole]
+
+
+@pytest.mark.parametrize("hole", [0, 2, 3])
+async def test_nothing_is_decided_on_a_log_that_lacks_a_record(hole: int) -> None:
+    logs = Logs()
+    logs.events = Holed(EVENTS, logs.clock)
+    await logs.hold(weak("a", "b"))
+    assert hole < len(logs.events.kept[0]) - 1
+    logs.events.hole = hole
+    with pytest.raises(TrimtabError, match=f"the log has no record {hole}, the next that can be read is {hole + 1}"):
+        await logs.run()
+    assert await logs.said() == []
+
+
+async def test_a_record_that_is_not_there_when_it_is_fed_stops_the_partition() -> None:
+    logs = await Logs().hold(weak("a"))
+    worker = Worker(logs.events, logs.decisions, logs.clock, GUARDS, Metrics(CollectorRegistry()))
+    await worker.start()
+    end = len(logs.events.kept[0])
+    await worker.caught_up(end)
+    with pytest.raises(Unreadable, match=f"the log has no record {end}, the next that can be read is {end + 1}"):
+        await worker._feed([Stamped(end + 1, logs.clock.now(), Tick())])
+    await worker.stop()
 
 
 async def test_time_that_the_log_lags_behind_is_waited_for_and_not_filled_with_ticks() -> None:

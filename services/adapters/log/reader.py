@@ -89,6 +89,8 @@ class Reader:
                 begin = await self.begins()
                 if begin >= end:
                     raise Unreadable(f"records {offset} to {end - 1} of {self.topic}-{self.partition} are deleted, the next is record {end}", end) from None
+                if rows:  # whoever asks for the next sees what is missing
+                    break
                 self._stand(max(begin, self.position))
         self.kafka.pause(self.at)  # else it asks for what may come, and the next read waits until that is answered
         return rows
