@@ -1291,6 +1291,17 @@ PLANTS = (
         (TOPICS + "test_the_archive_of_another_log_is_refused_and_left_alone",),
     ),
     Plant(
+        "an archive that lists no file of a taken name holds archiving up for good",
+        "services/adapters/log/archiver.py", ".blob.name == name), None)\n", ".blob.name == name))\n",
+        (TOPICS + "test_a_name_that_is_taken_and_not_listed_is_said_and_tried_again",),
+    ),
+    Plant(
+        "how long a record waits for the archive stands still while nobody comes round",
+        "services/adapters/log/archiver.py", "        overdue.set_function(lambda: max(0, self._overdue(partition)) / SECOND)\n",
+        "        overdue.set(max(0, self._overdue(partition)) / SECOND)\n",
+        (TOPICS + "test_how_long_the_oldest_record_waits_is_counted_on_while_nobody_comes_round",),
+    ),
+    Plant(
         "a segment is cut where a reader's page happened to end",
         "services/adapters/log/archiver.py", "is_cut = len(rows) < len(page) or at", "is_cut = True or at",
         (TOPICS + "test_how_records_are_paged_does_not_say_where_a_segment_ends",),

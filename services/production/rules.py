@@ -84,7 +84,7 @@ class Rules(Service):
     def _archiving(self) -> Archiving:
         metrics, seal = ArchiveMetrics(self.registry), seal_of(self.settings)
         archivers = [Archiver(log.log, log.shelf, seal, self.clock, metrics) for log in (self.events, self.decisions) if isinstance(log, ArchivedLog)]
-        return Archiving(self.share, archivers, self.daily, self.clock, metrics)
+        return Archiving(self.share, archivers, self.daily, self.clock, metrics, progress=self.progress)
 
     def _worker(self, partition: int, beat: Beat) -> Worker:
         worker = Worker(self.events, self.decisions, self.clock, self.guards, self.engine, partition, self.checkpoints, self.often, beat=beat)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from deploy.kafka.broker import Brokers
-from services.adapters.blobs import FolderBlobs, blobs_of
+from services.adapters.blobs import Blob, FolderBlobs, blobs_of
 from services.adapters.clock import ManualClock, SystemClock
 from services.adapters.log.archiver import LATE, PAGE, ArchiveMetrics, Archiver, Seal
 from services.adapters.log.cluster import Cluster, Topic
@@ -28,7 +29,7 @@ from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.segment import SegmentFile
 from services.adapters.log.shelf import ArchivedLog, Shelf
 from services.adapters.log.topics import administering
-from services.adapters.progress import Beat
+from services.adapters.progress import Beat, Progress
 from services.adapters.settings import Settings, from_environment
 from services.kernel.decision import Decision
 from services.kernel.errors import Misconfigured, Unavailable, Unreadable
@@ -44,6 +45,7 @@ from tests.brokers import on_kafka, until
 from tests.core.world import GROUP, GUARDS, SECOND, World, batch, pause_rule
 from tests.shell.sharing import now
 from tests.shell.test_bucket import Store, environment, header, store  # noqa: F401  fixtures
+from tests.shell.test_livez import Hand, passes
 from tests.shell.test_log_tail import run
 
 ROOT = Path(__file__).parents[2]
@@ -217,6 +219,21 @@ async def test_one_that_is_killed_before_or_after_the_archive_has_it_leaves_all_
     assert await whole(house.archived()) == ["35"]  # records 30 to 34 were in no segment: there is no whole log before them
 
 
+async def test_how_long_the_oldest_record_waits_is_counted_on_while_nobody_comes_round(house: House) -> None:
+    await house.put(0, 5)
+    archiver = house.archiver()
+    await archiver.once(0)
+    assert house.sample("overdue_seconds") == 0
+    house.clock.advance(26 * HOUR)
+    assert house.sample("overdue_seconds") == pytest.approx(7200, abs=120)
+    house.clock.advance(HOUR)
+    assert house.sample("overdue_seconds") == pytest.approx(10800, abs=120)
+    await archiver.once(0)
+    assert house.sample("overdue_seconds") == 0
+    archiver.forget(0)
+    assert house.sample("overdue_seconds") is None
+
+
 # -- what goes wrong ------------------------------------------------------------------------------------------------------
 
 
@@ -230,6 +247,25 @@ async def test_a_place_that_is_away_is_said_and_caught_up_later(house: House) ->
         await archiver.once(0)
     house.root.with_suffix(".away").rename(house.root)
     assert await archiver.once(0) == 2 and house.spans() == [(0, 9), (10, 19), (20, 29)]
+
+
+class Unlisted(FolderBlobs):
+    """Says of every name that it is there, and lists none."""
+
+    def create(self, name: str, path: Path) -> bool:
+        return False
+
+
+async def test_a_name_that_is_taken_and_not_listed_is_said_and_tried_again(house: House) -> None:
+    await house.put(0, 15)
+    archiver = house.archiver()
+    whole_, archiver.shelf.blobs = archiver.shelf.blobs, Unlisted(house.root)
+    async with asyncio.timeout(60):
+        with pytest.raises(Unavailable, match="said to be there, and is not listed") as said:
+            await archiver.once(0)
+    assert said.value.reason == "archive_unlisted"
+    archiver.shelf.blobs = whole_
+    assert await archiver.once(0) == 1
 
 
 async def test_what_was_deleted_before_it_was_archived_is_said_and_remembered(house: House) -> None:
@@ -439,6 +475,39 @@ async def test_the_owner_archives_what_it_has_and_says_when_it_cannot(house: Hou
     share.ours = frozenset()
     await archiving.once()
     assert house.sample("offset") is None
+
+
+class Hung(FolderBlobs):
+    """Answers nobody until it is let go."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.asked, self.let_go = threading.Event(), threading.Event()
+
+    def names(self, folder: str) -> list[Blob]:
+        self.asked.set()
+        self.let_go.wait(60)
+        return super().names(folder)
+
+
+async def test_archiving_is_alive_while_its_place_is_away_and_told_when_it_hangs_or_ends(house: House, tmp_path: Path) -> None:
+    hand, share = Hand(), SimpleNamespace(ours=frozenset({0}), workers={})
+    progress, archiver = Progress(600, hand), house.archiver()
+    daily = Daily(Checkpoints(tmp_path / "none"), Checkpoints(tmp_path / "daily"))
+    archiving = Archiving(share, [archiver], daily, house.clock, archiver.metrics, every=0.02, progress=progress)  # type: ignore[arg-type]
+    house.root.rename(house.root.with_suffix(".away"))
+    archiving.start()
+    assert await passes(hand, progress) == ""
+    archiver.shelf.blobs = hung = Hung(house.root)
+    await until(hung.asked.is_set)
+    assert await passes(hand, progress) == "archive: it has not come round for 1000 s"
+    hung.let_go.set()
+    await until(lambda: progress.stalled() == "")
+    assert archiving._task is not None
+    archiving._task.cancel()
+    await until(lambda: progress.stalled() == "archive: its task archiving has ended")
+    await archiving.stop()
+    assert progress.stalled() == ""
 
 
 async def test_the_engine_of_production_archives_both_topics_where_an_archive_is_named(tmp_path: Path) -> None:

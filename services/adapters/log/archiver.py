@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ PAGE = 200  # records read at once
 LATE = 60_000_000  # microseconds by which the brokers' clock may be behind ours
 LONGEST = 0.05  # seconds of rest after as much work
 SECOND, HOUR = 1_000_000, 3_600_000_000
+
+Turns = Callable[[], None]  # called whenever the work has gone on a step, from any thread
 log = structlog.get_logger("archive")
 
 
@@ -82,37 +84,53 @@ class Archiver:
         self.kafka, self.shelf, self.seal, self.clock = kafka, shelf, seal, clock
         self.metrics = metrics or ArchiveMetrics(None)
         self._places: dict[int, Place] = {}
+        self._waits: dict[int, int] = {}  # partition -> stamp of the first record that is not in the archive
 
     def forget(self, partition: int) -> None:
         """Whoever has it meanwhile goes on: how far the archive reaches is asked anew."""
+        self._waits.pop(partition, None)
         if self._places.pop(partition, None) is not None:
             self.metrics.forget(self.kafka.topic.name, partition)
 
-    async def once(self, partition: int) -> int:
+    async def once(self, partition: int, beat: Turns = lambda: None) -> int:
         """Every segment that is due is in the archive; how many were put there. Raises Unavailable, and what is there stays good."""
         try:
-            return await self._once(partition)
+            return await self._once(partition, beat)
         except (Damaged, OSError) as error:
             raise Unavailable(f"{self._named(partition)} cannot be archived: {error}", reason="archive_unwritten") from error
 
-    async def _once(self, partition: int) -> int:
+    async def _once(self, partition: int, beat: Turns) -> int:
         labels, done = (self.kafka.topic.name, str(partition)), 0
         if partition not in self._places:
-            self._places[partition] = await self._resume(partition)
+            self._places[partition] = await self._resume(partition, beat)
         while True:
-            now, (begin, end) = self.clock.now(), await self.kafka.ends(partition)
+            beat()
+            begin, end = await self.kafka.ends(partition)
             place = self._places[partition]
             self.metrics.next.labels(*labels).set(place.next)
             if begin > place.next:
                 place = self._skip(partition, begin)
             page = await self.kafka.kept(partition, place.next, 1) if end > place.next else []
-            overdue = now - page[0].stamp - self.seal.age if page else 0
-            self.metrics.overdue.labels(*labels).set(max(0, overdue) / SECOND)
+            self._note(partition, page)
+            overdue = self._overdue(partition)
             if not page or page[0].offset != place.next or not (overdue >= LATE or end - place.next >= self.seal.records):
                 return done
-            if not await self._archive(partition, place, end, is_old=overdue >= LATE):
+            if not await self._archive(partition, place, end, beat, is_old=overdue >= LATE):
                 return done
             done += 1
+
+    def _note(self, partition: int, page: Sequence[Kept]) -> None:
+        """Whoever asks for the metrics hears how long the first of these waits by then, whether or not we have come round meanwhile."""
+        self._waits.pop(partition, None)
+        if page:
+            self._waits[partition] = page[0].stamp
+        overdue = self.metrics.overdue.labels(self.kafka.topic.name, str(partition))
+        overdue.set_function(lambda: max(0, self._overdue(partition)) / SECOND)
+
+    def _overdue(self, partition: int) -> int:
+        """Microseconds since the first record that is not in the archive was due; below zero where it is not yet, 0 where there is none."""
+        stamp = self._waits.get(partition)
+        return 0 if stamp is None else self.clock.now() - stamp - self.seal.age
 
     def _named(self, partition: int) -> str:
         return f"{self.kafka.topic.name}-{partition}"
@@ -130,11 +148,12 @@ class Archiver:
 
     # -- how far it reaches -----------------------------------------------------------------------------------------------
 
-    async def _resume(self, partition: int) -> Place:
+    async def _resume(self, partition: int, beat: Turns = lambda: None) -> Place:
         """After the newest segment that holds. Raises Unavailable where the archive is away, or is of another log."""
         shelved = await asyncio.to_thread(self.shelf.every, partition)
         self.metrics.lost.labels(self.kafka.topic.name, str(partition)).set(lost_of(shelved))
         for r in reversed(shelved):
+            beat()
             try:
                 file = await asyncio.to_thread(self.shelf.verified, r.blob)
             except (Damaged, FileNotFoundError) as error:
@@ -166,15 +185,15 @@ class Archiver:
 
     # -- a segment --------------------------------------------------------------------------------------------------------
 
-    async def _archive(self, partition: int, place: Place, end: int, *, is_old: bool) -> bool:
+    async def _archive(self, partition: int, place: Place, end: int, beat: Turns, *, is_old: bool) -> bool:
         """The segment that begins at `place` is in the archive; False where it is not due after all."""
         path = self.shelf.scratch()
         try:
-            segment = await self._build(path, partition, place, end, is_old)
+            segment = await self._build(path, partition, place, end, is_old, beat)
             if segment is None:
                 return False
             faultpoint("kafka.sealed")
-            segment = await asyncio.to_thread(self._put, path, segment)
+            segment = await asyncio.to_thread(self._put, path, segment, beat)
         finally:
             path.unlink(missing_ok=True)
         faultpoint("kafka.archived")
@@ -183,10 +202,11 @@ class Archiver:
         log.info("segment archived", topic=self.kafka.topic.name, partition=partition, first=segment.first, last=segment.last)
         return True
 
-    async def _build(self, path: Path, partition: int, place: Place, end: int, is_old: bool) -> Segment | None:
+    async def _build(self, path: Path, partition: int, place: Place, end: int, is_old: bool, beat: Turns) -> Segment | None:
         with path.open("wb") as file:
             writer, at, until, is_cut = Writer(file), place.next, 0, False
             while at < end and not is_cut:
+                beat()
                 begun = time.perf_counter()
                 page = await self.kafka.kept(partition, at, min(PAGE, end - at))
                 if not page or page[0].offset != at:
@@ -214,12 +234,16 @@ class Archiver:
             rows.append((k.offset, k.stamp, k.value))
         return rows
 
-    def _put(self, path: Path, segment: Segment) -> Segment:
+    def _put(self, path: Path, segment: Segment, beat: Turns) -> Segment:
         """What the archive holds under this name, which is ours unless one that holds was there before."""
         name = self.shelf.name_of(segment.partition, segment.first)
         if self.shelf.blobs.create(name, path):
             return segment
-        there: Shelved = next(r for r in self.shelf.every(segment.partition) if r.blob.name == name)
+        beat()
+        there: Shelved | None = next((r for r in self.shelf.every(segment.partition) if r.blob.name == name), None)
+        if there is None:  # removed since, or not listed yet
+            raise Unavailable(f"{name} cannot be put into {self.shelf.blobs.place}: it is said to be there, and is not listed", reason="archive_unlisted")
+        beat()
         try:
             file = self.shelf.verified(there.blob)
         except Damaged as error:
