@@ -1302,6 +1302,11 @@ PLANTS = (
         (TOPICS + "test_how_long_the_oldest_record_waits_is_counted_on_while_nobody_comes_round",),
     ),
     Plant(
+        "checkpoints of each day of all prefixes lie in one place",
+        "services/adapters/settings.py", "/{self.kafka_prefix}{DAILY}", "/checkpoints",
+        (TOPICS + "test_a_log_that_is_begun_anew_under_another_prefix_does_not_take_the_checkpoints_of_the_old_one",),
+    ),
+    Plant(
         "a segment is cut where a reader's page happened to end",
         "services/adapters/log/archiver.py", "is_cut = len(rows) < len(page) or at", "is_cut = True or at",
         (TOPICS + "test_how_records_are_paged_does_not_say_where_a_segment_ends",),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +17,8 @@ from services.adapters import faultpoint
 from services.kernel.errors import Misconfigured
 
 PREFIX = "TRIMTAB_"
+SPARE = 1.0  # days that an archive may be away before Kafka deletes what it lacks
+DAILY = ".checkpoints"  # beside the archived topics, after their prefix
 OTHERS = {"TRIMTAB_REQUIRE", "TRIMTAB_TEST_DATA", "TRIMTAB_CACHE", faultpoint.VARIABLE}  # of the tests
 
 
@@ -69,7 +72,9 @@ class Settings(BaseModel):
     )
     audit_days: float = Field(400, ge=1, le=36500, description="days for which a checkpoint of each day is kept in the archive of Kafka's topics")
     log_segment_hours: float = Field(24, gt=0, le=8760, description="a segment of the log is sealed and archived once it is so many hours old")
-    log_segment_mb: float = Field(64, gt=0, le=1024, description="or once it holds so many megabytes, whichever is first")
+    log_segment_mb: float = Field(
+        64, gt=0, le=1024, description="or once it holds so many megabytes, whichever is first; on Kafka these only cut one that is due for another reason"
+    )
     log_live_days: float = Field(35, gt=0, le=36500, description="archived segments older than so many days are pruned from the live log; the archive stays")
     max_body_bytes: int = Field(5_000_000, ge=1_000, le=100_000_000, description="largest request body")
     connections: int = Field(10_000, ge=16, le=1_000_000, description="connections open at once; past it, those that have been idle longest are closed")
@@ -125,6 +130,11 @@ class Settings(BaseModel):
         return Path(self.archive) if self.archive else self.data / "archive"
 
     @property
+    def daily_checkpoints(self) -> str:
+        """Where the archive of these topics keeps a checkpoint of each day."""
+        return f"{self.archive.rstrip('/')}/{self.kafka_prefix}{DAILY}"
+
+    @property
     def database_address(self) -> str:
         return self.database or f"sqlite:///{self.data / 'trimtab.db'}"
 
@@ -165,7 +175,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         faults += [f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']} ({Settings.model_fields[str(e['loc'][0])].description})" for e in error.errors()]
     else:
-        faults += at_odds(settings) + bucket_faults(settings) + database_faults(settings) + addresses(settings)
+        faults += at_odds(settings) + bucket_faults(settings) + archive_faults(settings) + database_faults(settings) + addresses(settings)
     if faults:
         raise Misconfigured("; ".join(faults))
     return settings
@@ -211,6 +221,31 @@ def bucket_faults(settings: Settings) -> list[str]:
     if bool(settings.checkpoints_key_id) != bool(settings.checkpoints_secret_key):
         faults.append(f"{PREFIX}CHECKPOINTS_KEY_ID and {PREFIX}CHECKPOINTS_SECRET_KEY go together: an access key's id and its secret")
     return faults
+
+
+def archive_faults(settings: Settings) -> list[str]:
+    """By what settings the archive of Kafka's topics would lose what it promises."""
+    if not (settings.kafka and settings.archive):
+        return []
+    faults, hours = [], settings.log_segment_hours
+    where, _, name = _settled(settings.checkpoints).rpartition("/")
+    if settings.checkpoints and where == _settled(settings.archive) and name.endswith(DAILY):
+        faults.append(
+            f"{PREFIX}CHECKPOINTS={settings.checkpoints} is where {PREFIX}ARCHIVE={settings.archive} keeps a checkpoint of each day for {PREFIX}AUDIT_DAYS, "
+            "and the engine would tidy them away: name another place for its own"
+        )
+    if 0 < settings.kafka_retention_days < hours / 24 + SPARE:
+        faults.append(
+            f"{PREFIX}KAFKA_RETENTION_DAYS={settings.kafka_retention_days:g} lets Kafka delete what is not archived yet, since {PREFIX}ARCHIVE gets a segment "
+            f"once it is {PREFIX}LOG_SEGMENT_HOURS={hours:g} old: keep records for {ceil(hours / 24 + SPARE)} days at least"
+        )
+    return faults
+
+
+def _settled(place: str) -> str:
+    """One text for one place, however it is written."""
+    scheme, there, rest = place.partition("://")
+    return f"{scheme}://{'/'.join(filter(None, rest.split('/')))}" if there else str(Path(place).resolve())
 
 
 def database_faults(settings: Settings) -> list[str]:

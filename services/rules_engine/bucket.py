@@ -39,8 +39,8 @@ def checkpoints_of(settings: Settings, owner: str = "") -> Checkpoints:
 
 
 def daily_of(settings: Settings, owner: str = "") -> Checkpoints:
-    """One of each day, beside the archived segments of Kafka's topics, for as long as TRIMTAB_AUDIT_DAYS says."""
-    place, days = f"{settings.archive.rstrip('/')}/checkpoints", max(1, round(settings.audit_days))
+    """One of each day, beside the archived segments of Kafka's topics and under their prefix, for as long as TRIMTAB_AUDIT_DAYS says."""
+    place, days = settings.daily_checkpoints, max(1, round(settings.audit_days))
     return Bucket(settings, 1, days, place) if place.startswith("s3://") else Checkpoints(Path(place), 1, days, owner)
 
 

@@ -36,6 +36,7 @@ from services.kernel.errors import Misconfigured, Unavailable, Unreadable
 from services.kernel.record import Ready, Record, Stamped
 from services.production.archiving import Archiving, Backed, Daily
 from services.production.rules import Rules
+from services.rules_engine.bucket import Bucket, checkpoints_of, daily_of
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
@@ -518,7 +519,7 @@ async def test_the_engine_of_production_archives_both_topics_where_an_archive_is
     assert isinstance(rules.events, ArchivedLog) and isinstance(rules.decisions, ArchivedLog) and isinstance(rules.checkpoints, Backed)
     archiving = rules._archiving()
     assert [(a.kafka.topic.name, a.seal.age) for a in archiving.archivers] == [("trimtab.events", 2 * HOUR), ("trimtab.decisions", 2 * HOUR)]
-    assert (archiving.daily.archived.folder, archiving.daily.archived.days) == (tmp_path / "archive" / "checkpoints", 30)
+    assert (archiving.daily.archived.folder, archiving.daily.archived.days) == (tmp_path / "archive" / "trimtab.checkpoints", 30)
     worker = rules._worker(0, Beat())
     assert worker.checkpoints is rules.checkpoints and worker.events is rules.events
     for log in (rules.events, rules.decisions):
@@ -598,8 +599,36 @@ async def test_an_archive_in_a_bucket_is_as_one_in_a_folder(house: House, bucket
         ({"TRIMTAB_ARCHIVE": "s3://a/b"}, "is for the topics of TRIMTAB_KAFKA"),
         ({"TRIMTAB_ARCHIVE": "gs://a/b", "TRIMTAB_KAFKA": "a:1"}, "write s3://BUCKET/PREFIX"),
         ({"TRIMTAB_AUDIT_DAYS": "0"}, "TRIMTAB_AUDIT_DAYS"),
+        ({"TRIMTAB_ARCHIVE": "s3://b/a/", "TRIMTAB_CHECKPOINTS": "s3://b//a/trimtab.checkpoints/", "TRIMTAB_KAFKA": "a:1"}, "name another place for its own"),
+        ({"TRIMTAB_ARCHIVE": "var/a", "TRIMTAB_CHECKPOINTS": "./var/b/../a/other.checkpoints", "TRIMTAB_KAFKA": "a:1"}, "name another place for its own"),
+        ({"TRIMTAB_ARCHIVE": "var/a", "TRIMTAB_KAFKA_RETENTION_DAYS": "1.9", "TRIMTAB_KAFKA": "a:1"}, "HOURS=24 old: keep records for 2 days at least"),
     ],
 )
 def test_settings_of_the_archive_that_do_not_go_together_are_refused(changed: dict[str, str], said: str) -> None:
     with pytest.raises(Misconfigured, match=said):
         from_environment(changed)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"TRIMTAB_ARCHIVE": "s3://b", "TRIMTAB_CHECKPOINTS": "s3://b/checkpoints", "TRIMTAB_KAFKA": "a:1"},
+        {"TRIMTAB_ARCHIVE": "var", "TRIMTAB_KAFKA": "a:1", "TRIMTAB_KAFKA_RETENTION_DAYS": "2"},
+        {"TRIMTAB_ARCHIVE": "s3://b", "TRIMTAB_CHECKPOINTS": "s3://c/trimtab.checkpoints", "TRIMTAB_KAFKA": "a:1"},
+    ],
+)
+def test_the_engines_own_checkpoints_and_those_of_each_day_lie_apart(given: dict[str, str]) -> None:
+    wanted = from_environment(given)
+    own, daily = checkpoints_of(wanted), daily_of(wanted)
+    places = [c.place if isinstance(c, Bucket) else str(c.folder) for c in (own, daily)]
+    assert places[0] != places[1] and places[1] == f"{given['TRIMTAB_ARCHIVE']}/trimtab.checkpoints"
+
+
+def test_a_log_that_is_begun_anew_under_another_prefix_does_not_take_the_checkpoints_of_the_old_one(tmp_path: Path) -> None:
+    old = from_environment({"TRIMTAB_ARCHIVE": str(tmp_path), "TRIMTAB_KAFKA": "a:1"})
+    own = Checkpoints(tmp_path / "own")
+    own.write(header(7), *state.dump(Partition(GUARDS)))
+    assert Daily(own, daily_of(old)).keep(0)
+    anew = from_environment({"TRIMTAB_ARCHIVE": str(tmp_path), "TRIMTAB_KAFKA": "a:1", "TRIMTAB_KAFKA_PREFIX": "again"})
+    assert [k.offset for k in daily_of(old).every(0)] == [7]
+    assert list(Backed(Checkpoints(tmp_path / "empty"), daily_of(anew)).valid(0)) == []
