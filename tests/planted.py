@@ -112,8 +112,22 @@ PLANTS = (
     ),
     Plant(
         "a database that was put back is believed until the next look at its witness",
-        actions("worker"), "while self._compared != self.database.connected:", "while False:",
+        actions("ledger/comparing"), "if self._good.connected < newest:", "if False:",
         (WATCHED + "test_nothing_is_written_over_a_connection_that_is_newer_than_the_last_look_at_the_witness",),
+    ),
+    Plant(
+        "a comparison vouches for connections that were made while it ran",
+        actions("ledger/comparing"),
+        "            self._last = self._good = Compared(number, connected)\n",
+        "            self._last = self._good = Compared(number, self._connected())\n",
+        ("tests/shell/test_comparing.py::test_many_at_once_share_two_comparisons_though_each_comparison_and_each_of_them_makes_a_connection",),
+    ),
+    Plant(
+        "an intent is withdrawn that another worker has taken over",
+        actions("execute"),
+        "intents.c.token == lease.token, intents.c.state == \"running\")\n            if",
+        "intents.c.state != \"\")\n            if",
+        (CRASH + "test_a_worker_that_stood_still_until_another_took_over_withdraws_nothing",),
     ),
     Plant(
         "an end waits for its checkpoint for as long as storage likes",
@@ -734,18 +748,17 @@ PLANTS = (
         '        if not await self._intend(lease, draft, key):\n'
         '            return False\n'
         '        faultpoint("actions.intended")\n'
-        '        if not await self.vouch(lease.workspace):  # the intent went into a database that is behind its witness\n'
-        '            raise LostLease\n'
-        '        if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:'
-        '  # we stood still: another may have read that nothing was sent, and said so\n'
-        '            raise LostLease\n'
+        '        if why := await self._why_not_sent(lease, begun):\n'
+        '            await self._withdraw(lease, draft, why)\n'
+        '            return False\n'
         '        answer = await self._write(step, observed, key)\n',
         '        answer = await self._write(step, observed, key)\n'
         '        if not await self._intend(lease, draft, key):\n'
         '            return False\n'
         '        faultpoint("actions.intended")\n'
-        '        if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:\n'
-        '            raise LostLease\n',
+        '        if why := await self._why_not_sent(lease, begun):\n'
+        '            await self._withdraw(lease, draft, why)\n'
+        '            return False\n',
         (ACTIONS + "test_every_call_has_a_committed_intent_with_what_was_read_and_what_was_asked",),
     ),
     Plant(

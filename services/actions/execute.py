@@ -5,6 +5,7 @@
        +---------- not readable yet, or still in doubt -----+--> parked (the switch, hold mode, no executor): nothing is written until released
 
 A crash at any line leaves either no attempt (nothing was sent) or an attempt without a status (it may have been): the next claim reads the latter back.
+A process that lives and finds, after its intent and before the call, that it may not send withdraws the attempt: nobody has to doubt what was never done.
 """
 
 from __future__ import annotations
@@ -228,15 +229,14 @@ class Execution:
         if why := is_as_decided(step, observed):
             return await self._unsent(lease, draft, FAILED, why)
         key = digest("attempt", lease.decision_id, str(move.index), move.role)
-        begun = self.wall.elapsed()
         await self.vouch(lease.workspace)
+        begun = self.wall.elapsed()
         if not await self._intend(lease, draft, key):
             return False
         faultpoint("actions.intended")
-        if not await self.vouch(lease.workspace):  # the intent went into a database that is behind its witness
-            raise LostLease
-        if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:  # we stood still: another may have read that nothing was sent, and said so
-            raise LostLease
+        if why := await self._why_not_sent(lease, begun):
+            await self._withdraw(lease, draft, why)
+            return False
         answer = await self._write(step, observed, key)
         faultpoint("actions.sent")
         answered = replace(draft, answer=answer.kind, detail=answer.detail[:500])
@@ -246,6 +246,17 @@ class Execution:
             await self._save(lease, answered, wait=again)
             return not again
         return await self._look(lease, answered)
+
+    async def _why_not_sent(self, lease: Lease, begun: int) -> str:
+        """Why what was intended at `begun` may not be sent after all, "" where it may."""
+        try:
+            if not await self.vouch(lease.workspace):  # the intent went into a database that is behind its witness
+                return "behind_witness"
+        except Unavailable as error:
+            return error.reason
+        if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:  # another may have read that nothing was sent, and said so
+            return "stood_still"
+        return ""
 
     async def _look(self, lease: Lease, attempt: Attempt) -> bool:
         """Reads the platform back once more; False where another look has to wait."""
@@ -301,6 +312,24 @@ class Execution:
             faultpoint("actions.noted")
         self.count(change)
         return stop is None
+
+    @again
+    async def _withdraw(self, lease: Lease, attempt: Attempt, reason: str) -> None:
+        """The attempt was never made, as only its process can know, and its decision is to be tried again; not where another has it already.
+
+        A lease that has run out may still be given back so: whoever takes it over raises the token, and from then on reads what nobody has withdrawn.
+        """
+        async with self.database.writing(store.turn(lease.workspace)) as tx:
+            change = store.Change(self.clock.now())
+            now = await self.wall.now(tx)
+            ours = and_(intents.c.decision_id == lease.decision_id, intents.c.token == lease.token, intents.c.state == "running")
+            if (await tx.execute(update(intents).where(ours).values(state="queued", due_at=now + self.pace.again))).rowcount != 1:
+                raise LostLease
+            await store.withdraw_attempt(tx, lease.decision_id, attempt)
+            self._note(change, lease, "intent.withdrawn", replace(attempt, answer="unsent", reason=reason))
+            await change.write(tx)
+        self.count(change)
+        log.warning("intent_withdrawn", decision=lease.decision_id, reason=reason)
 
     @again
     async def _unsent(self, lease: Lease, attempt: Attempt, status: str, reason: str) -> bool:

@@ -250,6 +250,12 @@ async def update_attempt(tx: AsyncConnection, decision_id: str, attempt: Attempt
     await tx.execute(update(attempts).where(this).values(**found, finished_at=now if attempt.status else None))
 
 
+async def withdraw_attempt(tx: AsyncConnection, decision_id: str, attempt: Attempt) -> None:
+    """Of an attempt that was certainly not made: it may be made yet."""
+    this = (attempts.c.decision_id == decision_id) & (attempts.c.step == attempt.step) & (attempts.c.role == attempt.role)
+    await tx.execute(delete(attempts).where(this, attempts.c.answer == "", attempts.c.status == ""))
+
+
 async def end(tx: AsyncConnection, change: Change, workspace: str, decision_id: str, status: str, reason: str, by: str, effects: Sequence[Effect] = ()) -> None:
     """The decision has come to its end: nothing of it is in flight, and the outcome of each step is on its way to the engine."""
     row = await decision(tx, workspace, decision_id)

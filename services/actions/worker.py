@@ -26,6 +26,7 @@ from services.actions.execute import Execution, Pace
 from services.actions.executors.contract import Executor
 from services.actions.intake import take_in
 from services.actions.ledger.audit import Audit
+from services.actions.ledger.comparing import Comparing
 from services.actions.ledger.witness import Witness
 from services.actions.metrics import Metrics
 from services.actions.people import People
@@ -91,7 +92,7 @@ class ActionsService:
         self.people = People(database, self.circumstances, self.metrics, self._wake, witness)
         self.audit = Audit(database, self.metrics, self.rules.owner, self.wall, witness)
         self.disagreements: tuple[str, ...] = ()  # workspaces whose ledger is not what its witness saw
-        self._compared = -1  # how often the database had been connected to when it was compared last
+        self.comparing = Comparing(self._compare, lambda: database.connected)
         self.execution = Execution(database, self.executors, self.circumstances, clock, self.wall, self.rules.owner, self.rules.pace, self.metrics)
         self.execution.vouch = self.vouch
         self._shown = float("-inf")  # when the queues were counted last, by the loop's clock
@@ -156,7 +157,9 @@ class ActionsService:
 
     async def compare(self) -> None:
         """Whatever workspace's ledger is not what its witness saw is held. Raises Unavailable where the witness cannot be asked."""
-        connected = self.database.connected
+        await self.comparing.anew()
+
+    async def _compare(self) -> None:
         try:
             found = await self.audit.disagreements()
         except OSError as error:
@@ -169,13 +172,12 @@ class ActionsService:
             if disagreement.workspace not in self.disagreements:
                 log.error("ledger_disagrees", workspace=disagreement.workspace, why=disagreement.why)
             await self.people.hold(disagreement.workspace, disagreement.why)
-        self.disagreements, self._compared = tuple(d.workspace for d in found), connected
+        self.disagreements = tuple(d.workspace for d in found)
         self.metrics.disagree.set(len(found))
 
     async def vouch(self, workspace: str) -> bool:
         """Whether the workspace's ledger is what its witness saw; asked anew where a connection was made since, for the database may be an older one now."""
-        while self._compared != self.database.connected:
-            await self.compare()
+        await self.comparing.covering()
         if workspace in self.disagreements:  # or was, and has been released since
             await self.compare()
         return workspace not in self.disagreements

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
 from services.actions.store import decision as stored
-from services.actions.tables import intents
+from services.actions.tables import attempts, intents
 from services.actions.worker import Rules
+from services.kernel.errors import Unavailable
 from tests.shell.acting import AD, EUR, MINUTE, OTHER, POINTS, SECOND, Crash, Ends, World, a_decision, a_refusal, a_shift, world
 from tests.shell.ending import faultpoint
 
@@ -117,8 +118,35 @@ async def test_a_worker_that_lost_its_lease_writes_nothing_more(w: World) -> Non
     assert await status(w, d.id) == ("verified", "")
 
 
-async def test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_nothing(w: World) -> None:
-    """Meanwhile another may have read that nothing was sent, and ended the decision as failed."""
+async def story(w: World, decision_id: str) -> list[str]:
+    async with w.database.reading() as connection:
+        return [e.kind for e in await ledger.whole(connection, "main") if e.subject == decision_id]
+
+
+async def attempts_left(w: World) -> int:
+    async with w.database.reading() as connection:
+        return len((await connection.execute(select(attempts))).all())
+
+
+SENT_ANEW = ["decision.executing", "intent", "intent.withdrawn", "intent", "result", "outcome"]
+
+
+@pytest.mark.parametrize("seconds", [50, 90])
+async def test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_nothing_and_tries_again(w: World, seconds: int) -> None:
+    """That nothing was sent it alone knows, and says, even where its lease has run out: nobody has to doubt what was never done."""
+    d = a_decision()
+    await w.decide(d)
+    faultpoint.arm("actions.intended", 1, lambda: w.wall.move(seconds * SECOND))
+    try:
+        await w.service.step()
+    finally:
+        faultpoint.disarm()
+    assert (w.platform.keys, await attempts_left(w), await story(w, d.id)) == ([], 0, SENT_ANEW[:3])
+    await w.settle()
+    assert (len(w.platform.keys), await status(w, d.id), await story(w, d.id)) == (1, ("verified", ""), SENT_ANEW)
+
+
+async def test_what_was_withdrawn_is_held_once_it_is_too_late_to_begin(w: World) -> None:
     d = a_decision()
     await w.decide(d)
     faultpoint.arm("actions.intended", 1, lambda: w.wall.move(50 * SECOND))
@@ -126,8 +154,61 @@ async def test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_n
         await w.service.step()
     finally:
         faultpoint.disarm()
+    w.clock.move(16 * MINUTE)
+    await w.settle()
+    assert (w.platform.keys, await status(w, d.id)) == ([], ("held", "stale"))
+
+
+async def test_a_worker_that_stood_still_until_another_took_over_withdraws_nothing(w: World) -> None:
+    """The other may be reading, or have said that nothing was sent: it is the other's decision now."""
+    d = a_decision()
+    await w.decide(d)
+    slow = w.service
+
+    async def vouch(_: str) -> bool:
+        if "intent" in await story(w, d.id):
+            w.wall.move(2 * MINUTE)
+            await w.start(rules=Rules(owner="other")).step()
+        return True
+
+    slow.execution.vouch = vouch
+    await slow.step()
     await w.settle()
     assert (w.platform.keys, await status(w, d.id)) == ([], ("failed", "not_applied"))
+    assert "intent.withdrawn" not in await story(w, d.id)
+
+
+async def test_time_that_vouching_takes_before_the_intent_does_not_count(w: World) -> None:
+    d = a_decision()
+    await w.decide(d)
+
+    async def vouch(_: str) -> bool:
+        if "intent" not in await story(w, d.id):
+            w.wall.move(50 * SECOND)
+        return True
+
+    w.service.execution.vouch = vouch
+    await w.service.step()
+    assert (await status(w, d.id), await story(w, d.id)) == (("verified", ""), [*SENT_ANEW[:2], *SENT_ANEW[4:]])
+
+
+async def test_what_nobody_could_vouch_for_after_its_intent_is_withdrawn(w: World) -> None:
+    d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
+    await w.decide(d)
+    asked: list[str] = []
+
+    async def vouch(workspace: str) -> bool:
+        asked.append(workspace)
+        if len(asked) == 4:  # of the second step, after its intent
+            raise Unavailable("the witness cannot be read", reason="witness")
+        return True
+
+    w.service.execution.vouch = vouch
+    await w.service.step()
+    assert ((await story(w, d.id))[-2:], len(w.platform.keys)) == (["intent", "intent.withdrawn"], 1)
+    await w.settle()
+    assert (await status(w, d.id), len(w.platform.keys)) == (("verified", ""), 2)
+    assert w.platform.objects[OTHER, "daily_budget"] == 92 * EUR
 
 
 async def test_a_running_decision_of_another_living_worker_is_left_to_it(w: World) -> None:

@@ -16,7 +16,7 @@ from services.actions.ledger import store as ledger
 from services.actions.ledger.audit import DAY
 from services.actions.ledger.chain import Head
 from services.actions.ledger.store import Note
-from services.actions.ledger.witness import Untrue, Witness
+from services.actions.ledger.witness import Disagreement, Untrue, Witness
 from services.actions.tables import ledger as entries
 from services.actions.tables import ledger_heads
 from services.adapters import faultpoint
@@ -346,6 +346,35 @@ async def test_nor_is_what_was_intended_before_that_connection(on_files: World) 
     faultpoint.arm("actions.intended", 1, replaced)
     await w.service.step()
     assert (w.platform.keys, w.service.disagreements) == ([], ("main",))
+    async with w.database.reading() as connection:
+        told = [e.kind for e in await ledger.whole(connection, "main") if e.subject == d.id]
+    assert told == ["decision.executing", "intent", "intent.withdrawn"]  # nothing was sent, so there is nothing to doubt
+    await w.service.step()
+    w.wall.move(60_000_000)
+    await w.service.step()
+    async with w.database.reading() as connection:
+        assert (await ledger.whole(connection, "main"))[-1].kind == "decision.parked"
+    assert w.platform.keys == []
+
+
+async def test_vouching_ends_though_each_look_at_the_witness_makes_connections(on_files: World) -> None:
+    w = on_files
+    await write(w, 3)
+    await verify(w)
+    looks = 0
+    disagreements = w.service.audit.disagreements
+
+    async def look() -> list[Disagreement]:
+        nonlocal looks
+        looks += 1
+        assert looks < 20, "it goes round"
+        w.database.connected += 1
+        return await disagreements()
+
+    w.service.audit.disagreements = look  # type: ignore[method-assign]
+    await w.decide(*(a_decision(k, rule_id=f"pause-{k}", path=path, action=an_action(path=path)) for k, path in enumerate((AD, OTHER))))
+    await w.service.step()
+    assert len(w.platform.journal) == 2
 
 
 async def test_what_two_people_released_goes_on_before_the_next_look(on_files: World, tmp_path: Path) -> None:

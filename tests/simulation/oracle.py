@@ -244,12 +244,15 @@ def the_ledger_verifies_and_agrees(world: World, records: Records, decided: Deci
             if row["status"] == "recorded" and last[:1] != ["decision.recorded"]:
                 yield f"decision {row['id']} is recorded, the ledger says {last}"
     for made in rows(world, "SELECT * FROM attempts WHERE key != ''"):
-        intents = [e for e in of[made["decision_id"]] if e.kind == "intent" and _is_of(e, made)]
-        if len(intents) != 1:
-            yield f"step {made['step']} ({made['role']}) of {made['decision_id']} has {len(intents)} intents in the ledger"
+        kinds = [e.kind for e in of[made["decision_id"]] if _is_of(e, made)]
+        intents = kinds.count("intent") - kinds.count("intent.withdrawn")
+        if intents != 1:
+            yield f"step {made['step']} ({made['role']}) of {made['decision_id']} has {intents} intents in the ledger"
 
 
 def _is_of(entry: Entry, made: dict[str, Any]) -> bool:
+    if not entry.kind.startswith("intent"):
+        return False
     body = json.loads(entry.body)
     return bool(body["step"] == made["step"] and body["role"] == made["role"] and body["desired"] == made["desired"])
 

@@ -89,7 +89,7 @@ def create_engine(url: str, password: str = "") -> AsyncEngine:
     if parsed.get_backend_name() == "postgresql":
         plain, tls = without_tls(parsed)
         arguments = {"server_settings": SESSION, "timeout": CONNECTS, "command_timeout": ANSWERS, **tls}
-        engine = create_async_engine(plain, connect_args=arguments, pool_size=10, max_overflow=10, pool_timeout=10, isolation_level="READ COMMITTED")
+        engine = create_async_engine(plain, connect_args=arguments, pool_size=20, max_overflow=0, pool_timeout=10, isolation_level="READ COMMITTED")
         event.listen(engine.sync_engine, "checkout", _refuse_closed)
         return engine
     engine = create_async_engine(parsed)
