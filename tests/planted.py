@@ -1320,6 +1320,16 @@ PLANTS = (
         (TOPICS + "test_a_log_that_is_begun_anew_under_another_prefix_does_not_take_the_checkpoints_of_the_old_one",),
     ),
     Plant(
+        "the copies of a process that lives are swept as those of one that was killed",
+        "services/adapters/log/scratch.py", "            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "            pass\n",
+        (TOPICS + "test_what_a_killed_process_left_on_this_machine_goes_and_what_a_living_one_has_stays",),
+    ),
+    Plant(
+        "a full disk of this machine is told as a fault of the archive",
+        SHELF, "            if isinstance(error, OSError) and (", "            if False and (",
+        (TOPICS + "test_a_full_disk_of_this_machine_is_said_and_no_fault_of_the_archive",),
+    ),
+    Plant(
         "a segment is cut where a reader's page happened to end",
         "services/adapters/log/archiver.py", "is_cut = len(rows) < len(page) or at", "is_cut = True or at",
         (TOPICS + "test_how_records_are_paged_does_not_say_where_a_segment_ends",),

@@ -49,7 +49,7 @@ class Blobs(Protocol):
     def replace(self, name: str, path: Path) -> None: ...
 
     def fetch(self, name: str, path: Path) -> None:
-        """The file at `path` holds what is there. Raises FileNotFoundError."""
+        """The file at `path` holds what is there. Raises FileNotFoundError, and OSError where `path` cannot be written."""
         ...
 
     def end(self, blob: Blob, size: int) -> bytes:
@@ -108,8 +108,14 @@ class FolderBlobs:
         return True
 
     def fetch(self, name: str, path: Path) -> None:
-        with self._translated(is_named=True):
-            shutil.copyfile(self.root / name, path)
+        with path.open("wb") as file:
+            for part in self._parts(name):
+                file.write(part)
+
+    def _parts(self, name: str) -> Iterator[bytes]:
+        with self._translated(is_named=True), (self.root / name).open("rb") as file:
+            while part := file.read(PART):
+                yield part
 
     def end(self, blob: Blob, size: int) -> bytes:
         with self._translated(is_named=True), (self.root / blob.name).open("rb") as file:

@@ -79,7 +79,11 @@ class Rules(Service):
 
     def _whole(self, log: KafkaLog[T]) -> KafkaLog[T] | ArchivedLog[T]:
         """The topic with what Kafka has deleted of it, where there is an archive."""
-        return ArchivedLog(log, shelf_of(self.settings, log.topic.name)) if self.settings.archive else log
+        if not self.settings.archive:
+            return log
+        shelf = shelf_of(self.settings, log.topic.name)
+        self._cleanup.callback(shelf.close)  # after the topic and all who read it
+        return ArchivedLog(log, shelf)
 
     def _archiving(self) -> Archiving:
         metrics, seal = ArchiveMetrics(self.registry), seal_of(self.settings)

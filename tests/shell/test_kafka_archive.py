@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from services.adapters.log.archiver import LATE, PAGE, ArchiveMetrics, Archiver,
 from services.adapters.log.cluster import Cluster, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.log.kafka import KafkaLog
+from services.adapters.log.scratch import Scratch
 from services.adapters.log.segment import SegmentFile
 from services.adapters.log.shelf import ArchivedLog, Shelf
 from services.adapters.log.topics import administering
@@ -301,6 +303,57 @@ async def test_a_damaged_segment_is_named_when_it_is_read(house: House) -> None:
     assert said.value.beyond == 20 and (await log.read(0, 20, 1))[0].offset == 20
 
 
+class Full(FolderBlobs):
+    """As on a machine whose own disk is full."""
+
+    def fetch(self, name: str, path: Path) -> None:
+        super().fetch(name, Path("/dev/full"))
+
+
+async def test_a_full_disk_of_this_machine_is_said_and_no_fault_of_the_archive(house: House) -> None:
+    await house.put(0, 25)
+    await house.archiver().once(0)
+    await house.delete(18)
+    log = house.archived()
+    log.shelf.blobs = Full(house.root)
+    with pytest.raises(Unreadable, match=f"from record 18 on, and {house.scratch}.*No space left on device; make room in the folder that TRIMTAB_DATA"):
+        await log.read(0, 0)
+    archiver = house.archiver()
+    archiver.shelf.blobs = log.shelf.blobs
+    with pytest.raises(Unavailable, match="cannot hold a copy of") as said:
+        await archiver.once(0)
+    assert said.value.reason == "archive_copy"
+    log.shelf.blobs = FolderBlobs(house.root)
+    assert len(await log.read(0, 0, 5)) == 5
+    for copy in house.scratch.rglob("????????????????"):
+        copy.unlink()  # as whoever tidies temporary files may do
+    assert len(await log.read(0, 5, 5)) == 5
+
+
+def test_what_a_killed_process_left_on_this_machine_goes_and_what_a_living_one_has_stays(tmp_path: Path) -> None:
+    script = "import sys, time\nfrom pathlib import Path\nfrom services.adapters.log.scratch import Scratch\n"
+    script += "s = Scratch(Path(sys.argv[1]))\nprint(s.path, flush=True)\ntime.sleep(60)"
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    mine, living, killed = Scratch(tmp_path), *(subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2))
+    try:
+        there = [Path(p.stdout.readline().strip()) for p in (living, killed) if p.stdout is not None]
+        killed.kill()
+        killed.wait(60)
+        (there[1] / "segment").touch()
+        nobodys, young = tmp_path / ".archive-nobodys", tmp_path / ".archive-young"
+        for folder, age in ((mine.path, 200_000), (there[0], 200_000), (there[1], 100), (nobodys, 200_000), (young, 100)):
+            folder.mkdir(exist_ok=True)
+            os.utime(folder, (time.time() - age,) * 2)
+        Scratch(tmp_path).close()
+        assert sorted(tmp_path.iterdir()) == sorted([mine.path, there[0], young])
+        mine.close()
+        assert not mine.path.exists()
+    finally:
+        for process in (living, killed):
+            process.kill()
+            process.communicate(timeout=60)
+
+
 async def test_the_newest_segment_is_read_back_at_a_start_and_made_anew(house: House) -> None:
     await house.put(0, 25)
     await house.archiver().once(0)
@@ -522,8 +575,9 @@ async def test_the_engine_of_production_archives_both_topics_where_an_archive_is
     assert (archiving.daily.archived.folder, archiving.daily.archived.days) == (tmp_path / "archive" / "trimtab.checkpoints", 30)
     worker = rules._worker(0, Beat())
     assert worker.checkpoints is rules.checkpoints and worker.events is rules.events
-    for log in (rules.events, rules.decisions):
-        log.shelf.close()
+    assert sum(name.startswith(".archive-") for name in os.listdir(tmp_path)) == 2
+    await rules.stop()
+    assert not any(name.startswith(".archive-") for name in os.listdir(tmp_path))
 
 
 # -- the command line -----------------------------------------------------------------------------------------------------

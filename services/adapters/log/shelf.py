@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +22,7 @@ from typing import Generic, TypeVar
 
 from services.adapters.blobs import Blob, Blobs, blobs_of
 from services.adapters.log.kafka import KafkaLog
+from services.adapters.log.scratch import Scratch
 from services.adapters.log.segment import Damaged, Row, Segment, SegmentFile, described
 from services.adapters.settings import Settings
 from services.kernel.errors import Unavailable, Unreadable
@@ -51,8 +51,7 @@ class Shelf:
     def __init__(self, blobs: Blobs, topic: str, scratch: Path) -> None:
         """`scratch` is a folder of this machine, where what is read lies meanwhile."""
         self.blobs, self.topic = blobs, topic
-        scratch.mkdir(parents=True, exist_ok=True)
-        self._scratch = tempfile.TemporaryDirectory(prefix=".archive-", dir=scratch, ignore_cleanup_errors=True)
+        self._scratch = Scratch(scratch)
         self._locks: dict[int, threading.Lock] = {}
         self._listed: dict[int, list[Shelved]] = {}
         self._said: dict[Blob, Segment] = {}
@@ -101,6 +100,7 @@ class Shelf:
         Raises Unreadable where the archive is away, or a file of it does not hold, which it names.
         """
         with self._locks.setdefault(partition, threading.Lock()):
+            r: Shelved | None = None
             try:
                 shelved = self._covering(partition, live)
                 at, rows = max(offset, reach_of(shelved, live)), list[Row]()
@@ -122,11 +122,12 @@ class Shelf:
                 ) from error
             except Unreadable:
                 raise
-            except Unavailable as error:
-                raise Unreadable(f"Kafka holds {self.topic}-{partition} from record {live} on, and {error}", live) from error
+            except (Unavailable, OSError) as error:
+                why = error if isinstance(error, Unavailable) else self._full("what it reads of the archive", error)
+                raise Unreadable(f"Kafka holds {self.topic}-{partition} from record {live} on, and {why}", live) from error
 
     def _opened(self, partition: int, r: Shelved) -> SegmentFile:
-        at_hand = self._open.setdefault(partition, [])
+        at_hand = self._open[partition] = [(blob, file) for blob, file in self._open.get(partition, []) if file.path.exists()]
         for blob, file in at_hand:
             if blob == r.blob:
                 return file
@@ -147,18 +148,24 @@ class Shelf:
             said = file.verify()
             if said.topic != self.topic or self.name_of(said.partition, said.first) != blob.name:
                 raise Damaged("it holds another segment than its name says")
-        except BaseException:
+        except BaseException as error:
             path.unlink(missing_ok=True)
+            if isinstance(error, OSError) and (not isinstance(error, FileNotFoundError) or not path.parent.is_dir()):
+                raise self._full(f"a copy of {blob.name}", error) from error
             raise
         return file
 
+    def _full(self, what: str, error: OSError) -> Unavailable:
+        why = f"{self._scratch.path} cannot hold {what}: {error.strerror or error}"
+        return Unavailable(f"{why}; make room in the folder that TRIMTAB_DATA names, and start again where it was removed", reason="archive_copy")
+
     def scratch(self) -> Path:
         """The name of a new file of this machine; whoever asks for it removes it."""
-        return Path(self._scratch.name) / os.urandom(8).hex()
+        return self._scratch.path / os.urandom(8).hex()
 
     def close(self) -> None:
         """Nothing of it is left on this machine."""
-        self._scratch.cleanup()
+        self._scratch.close()
 
 
 def shelf_of(settings: Settings, topic: str) -> Shelf:
