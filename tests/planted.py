@@ -860,12 +860,17 @@ PLANTS = (
     Plant(
         "the log counts as read before our own outcomes are remembered",
         "services/ingest/intake.py",
-        "            for outcome, stamp in outcomes:\n                await self.ours(outcome, stamp)\n",
-        "            async with self.database.writing() as tx:\n"
-        "                put = self._dialect.insert(outcome_positions).values(partition=partition, offset=chunk[-1].offset + 1)\n"
-        "                await tx.execute(put.on_conflict_do_nothing())\n"
-        "            for outcome, stamp in outcomes:\n                await self.ours(outcome, stamp)\n",
+        "                await self.ours((outcome, stamp) for _, outcome, stamp in part)\n",
+        "                await self._noted(partition, part[-1][0] + 1)\n"
+        "                await self.ours((outcome, stamp) for _, outcome, stamp in part)\n",
         ("tests/shell/test_ingest_crash.py::test_what_we_did_ourselves_is_never_taken_for_a_change_by_hand",),
+    ),
+    Plant(
+        "a page of outcomes is one piece of work",
+        "services/ingest/intake.py",
+        "for part in (outcomes[i : i + PART] for i in range(0, len(outcomes), PART)):",
+        "for part in filter(None, [outcomes]):",
+        ("tests/shell/test_ingest_crash.py::test_a_page_of_outcomes_is_gone_through_in_parts_and_gone_on_with_where_it_was_left",),
     ),
     Plant(
         "what the last process had under way waits for its lease",

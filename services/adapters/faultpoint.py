@@ -40,7 +40,7 @@ POINTS = {
     "ingest.declared": "new measures have their level; none of their events is on the log",
     "ingest.accepted": "all of a delivery is durable; its sender has no answer",
     "ingest.answered": "the sender has its 202",
-    "ingest.noted": "an outcome of ours is remembered; that the log was read so far is not",
+    "ingest.noted": "some outcomes of ours are remembered; that the log was read so far is not",
     "engine.loaded": "a checkpoint is the state; the log after it is not folded",
     "engine.restored": "the log is folded to its end; nothing new was said",
     "engine.fetched": "a page of the log is read, nothing of it folded",

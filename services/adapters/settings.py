@@ -56,7 +56,7 @@ class Settings(BaseModel):
         1, ge=0.01, le=600, description="after a write without a clear answer, how long until the platform is read again; doubles each time, four times"
     )
     stalled_seconds: float = Field(
-        600, ge=180, le=86_400, description="a service of production whose partition, group or queue does not come round for so long fails /livez"
+        600, ge=420, le=86_400, description="a service of production whose partition, group or queue does not come round for so long fails /livez"
     )
     linger_ms: float = Field(2, ge=0, le=10, description="how long a group commit waits for company, in milliseconds")
     checkpoint_seconds: float = Field(300, gt=0, description="a checkpoint of the engine's state is due after so many seconds, if any record came")

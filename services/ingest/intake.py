@@ -39,6 +39,7 @@ AppendRows = Callable[[str, Rows], Awaitable[Any]]
 AppendChanges = Callable[[Sequence[Change]], Awaitable[Any]]
 PATIENCE = 10.0  # seconds until a log that does not answer counts as down
 LONGEST = 5.0  # seconds between two attempts to follow a log or to note what it says
+PART = 50  # outcomes that are remembered in one transaction, after which it is noted how far the log was read
 FAR = 10_000  # records of others after which it is noted how far the log was read for outcomes
 
 
@@ -144,22 +145,25 @@ class Intake:
             for row in _rows(delivery.workspace, news):
                 await tx.execute(self._newer(row))
 
-    @again
-    async def ours(self, outcome: Outcome, at: int) -> None:
-        """A verified outcome of ours, stamped `at`: what platforms report of it from now on is no change by hand."""
-        detector = ChangeDetector(outcome.workspace)
-        detector.ours(outcome, at)
-        news = detector.take_news()
-        if not news:
+    async def ours(self, outcomes: Iterable[tuple[Outcome, int]]) -> None:
+        """Outcomes of ours, each with its stamp: what platforms report of those that are verified is no change by hand from then on.
+
+        One transaction, tried once: others wait for it, and whoever asks for it comes back.
+        """
+        detectors: dict[str, ChangeDetector] = {}
+        for outcome, at in outcomes:
+            detectors.setdefault(outcome.workspace, ChangeDetector(outcome.workspace)).ours(outcome, at)
+        rows = [row for workspace in sorted(detectors) for row in _rows(workspace, detectors[workspace].take_news())]
+        if not rows:
             return
         async with self._remembering, self.database.writing() as tx:
-            for row in _rows(outcome.workspace, news):
+            for row in rows:
                 await tx.execute(self._newer(row))
 
     async def watch(self, log: Log[Record], partition: int, beat: Callable[[], None] = lambda: None) -> None:
         """Follows a partition of the events log for outcomes of ours, from where it was left, until cancelled; waits where the database or the log is away.
 
-        Beats whenever it has come round.
+        Beats whenever it has come round, and after each part of a page of outcomes; goes on with the part that was under way.
         """
         for attempt in count():
             try:
@@ -184,11 +188,14 @@ class Intake:
     async def _note(self, log: Log[Record], partition: int, offset: int, beat: Callable[[], None]) -> None:
         async for chunk in log.follow(partition, offset):
             beat()
-            outcomes = [(s.record, s.stamp) for s in chunk if isinstance(s.record, Outcome)]
-            for outcome, stamp in outcomes:
-                await self.ours(outcome, stamp)
-            if outcomes or (chunk and chunk[-1].offset - offset >= FAR):
+            outcomes = [(s.offset, s.record, s.stamp) for s in chunk if isinstance(s.record, Outcome)]
+            for part in (outcomes[i : i + PART] for i in range(0, len(outcomes), PART)):
+                await self.ours((outcome, stamp) for _, outcome, stamp in part)
                 faultpoint("ingest.noted")
+                offset = part[-1][0] + 1
+                await self._noted(partition, offset)
+                beat()
+            if chunk and chunk[-1].offset - offset >= FAR:
                 offset = chunk[-1].offset + 1
                 await self._noted(partition, offset)
 

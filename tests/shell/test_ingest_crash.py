@@ -16,7 +16,7 @@ from services.adapters.log.codec import EVENTS
 from services.adapters.log.memory import MemoryLog
 from services.adapters.log.writer import EventWriter
 from services.ingest.core.source import Delivery, Rejection
-from services.ingest.intake import Intake
+from services.ingest.intake import PART, Intake
 from services.ingest.tables import known_attributes, outcome_positions, quarantine
 from services.kernel.errors import Unavailable
 from services.kernel.event import Event, Snapshot
@@ -133,6 +133,34 @@ async def test_what_we_did_is_known_also_after_a_time_without_the_database(inges
         faultpoint.disarm()
     await ingest.deliver(seen("paused", 60, "e2"))
     assert await ingest.changes() == set()
+
+
+async def test_a_page_of_outcomes_is_gone_through_in_parts_and_gone_on_with_where_it_was_left(ingest: Ingest) -> None:
+    """Else a start after an outage, with many pages to go through and all partitions at it, is taken for one that hangs, and begins the page again."""
+    many = [Outcome("main" if n % 2 else "shop", f"d{n}", "verified", f"{AD}{n}", "status", "", "rule", "paused") for n in range(3 * PART)]
+    await ingest.log.append([(o.workspace, o) for o in many])
+    faultpoint.arm("ingest.noted", 3, Ends("ingest.noted"))
+    beats: list[None] = []
+    with pytest.raises(Crash):
+        async with asyncio.timeout(20):
+            await ingest.intake.watch(ingest.log, 0, lambda: beats.append(None))
+    faultpoint.disarm()
+    assert (await position(ingest), len(beats)) == (2 * PART, 3)  # one of the page, one of each part that is done
+    ingest.start()
+    async with ingest.watching(), asyncio.timeout(20):
+        while await position(ingest) < 3 * PART:  # noqa: ASYNC110  a row tells nobody that it was written
+            await asyncio.sleep(0.01)
+    async with ingest.database.reading() as connection:
+        known = (await connection.execute(select(known_attributes.c.workspace, known_attributes.c.path))).all()
+    assert {tuple(row) for row in known} == {(o.workspace, o.path) for o in many}
+
+
+async def test_of_two_outcomes_of_one_part_the_later_one_is_known(ingest: Ingest) -> None:
+    both = [Outcome("main", f"d{n}", "verified", AD, "status", "", "rule", value) for n, value in enumerate(("paused", "active"))]
+    await ingest.intake.ours([(both[0], NOON), (both[1], NOON + SECOND)])
+    await ingest.intake.ours([(both[0], NOON)])
+    async with ingest.database.reading() as connection:
+        assert (await connection.execute(select(known_attributes.c.value, known_attributes.c.occurred_at))).all() == [("active", NOON + SECOND)]
 
 
 async def position(ingest: Ingest) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -406,8 +406,8 @@ async def test_outcomes_are_followed_on_from_where_the_log_still_has_them(databa
     log, nothing = Forgetful(EVENTS, clock), SimpleNamespace()
     seen: list[str] = []
 
-    async def ours(outcome: Outcome, at: int) -> None:
-        seen.append(outcome.decision_id)
+    async def ours(outcomes: Iterable[tuple[Outcome, int]]) -> None:
+        seen.extend(outcome.decision_id for outcome, _ in outcomes)
 
     intake = Intake(database, nothing, nothing, clock, CollectorRegistry())  # type: ignore[arg-type]
     intake.ours = ours  # type: ignore[method-assign]

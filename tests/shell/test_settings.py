@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from services.adapters.db.database import AGAIN, ANSWERS, SETTLES
 from services.adapters.settings import Settings, from_environment
 from services.kernel.errors import Misconfigured
 
@@ -19,6 +20,13 @@ def test_every_wrong_or_unknown_variable_is_listed_with_its_remedy() -> None:
     assert "TRIMTAB_ACTION is not a setting; did you mean TRIMTAB_ACTIONS?" in text
     assert "TRIMTAB_PORT" in text and "valid integer" in text
     assert "TRIMTAB_HOST" in text and "loopback" in text
+
+
+def test_what_a_database_that_is_away_may_cost_in_one_step_is_no_stalled_loop() -> None:
+    longest = (AGAIN + 1) * ANSWERS + SETTLES + ANSWERS  # each try waits for an answer, the last for whether it was committed
+    with pytest.raises(Misconfigured, match="TRIMTAB_STALLED_SECONDS"):
+        from_environment({"TRIMTAB_STALLED_SECONDS": str(longest)})
+    assert from_environment({"TRIMTAB_STALLED_SECONDS": "420"}).stalled_seconds == 420
 
 
 def test_a_secret_comes_from_a_file_and_is_not_shown(tmp_path: Path) -> None:
