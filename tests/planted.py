@@ -1335,6 +1335,11 @@ PLANTS = (
         (TOPICS + "test_a_full_disk_of_this_machine_is_said_and_no_fault_of_the_archive",),
     ),
     Plant(
+        "records are archived in pages of so many, however large each is",
+        "services/adapters/log/archiver.py", "min(PAGE, end - at), PAGE_BYTES)", "min(PAGE, end - at))",
+        (TOPICS + "test_large_records_are_read_a_few_at_a_time",),
+    ),
+    Plant(
         "a segment is cut where a reader's page happened to end",
         "services/adapters/log/archiver.py", "is_cut = len(rows) < len(page) or at", "is_cut = True or at",
         (TOPICS + "test_how_records_are_paged_does_not_say_where_a_segment_ends",),

@@ -114,6 +114,21 @@ async def test_whoever_goes_on_begins_after_the_last_one_also_within_a_record(ho
     assert places(await house.told()) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3), (2, 0)]
 
 
+async def test_where_all_of_it_was_deleted_it_begins_anew_and_says_so(house: House) -> None:
+    await house.events.append([("acme", clicks(0, 3)), ("acme", clicks(3, 4))])
+    writer = EachWriter(house.events, house.each)
+    with capture_logs() as logged:
+        assert await writer.resume(0) == (0, 0)
+    assert logged == []
+    await house.write(1, 3)
+    async with administering(Cluster(house.kafka.bootstrap)) as admin:
+        await admin.delete_records({TopicPartition(house.each.topic.name, 0): RecordsToDelete(7)})
+    with capture_logs() as logged:
+        assert await writer.resume(0) == (0, 0)
+    [line] = logged
+    assert line["event"] == "events are told one by one again, from the oldest that the log holds" and line["written_before"] == 7
+
+
 async def test_two_writers_repeat_and_leave_nothing_out(house: House) -> None:
     await house.events.append([("acme", clicks(i, 7)) for i in range(0, 70, 7)])
     await house.write(9, 6, writers=2)

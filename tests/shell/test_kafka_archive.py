@@ -23,10 +23,11 @@ from structlog.testing import capture_logs
 from deploy.kafka.broker import Brokers
 from services.adapters.blobs import Blob, FolderBlobs, blobs_of
 from services.adapters.clock import ManualClock, SystemClock
-from services.adapters.log.archiver import LATE, PAGE, ArchiveMetrics, Archiver, Seal
+from services.adapters.log.archiver import LATE, PAGE, PAGE_BYTES, ArchiveMetrics, Archiver, Seal
 from services.adapters.log.cluster import Cluster, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.log.kafka import KafkaLog
+from services.adapters.log.reader import FEW
 from services.adapters.log.scratch import Scratch
 from services.adapters.log.segment import SegmentFile
 from services.adapters.log.shelf import ArchivedLog, Shelf
@@ -149,6 +150,32 @@ async def test_how_records_are_paged_does_not_say_where_a_segment_ends(house: Ho
     assert await archiver.once(0) == 1 and house.spans() == [(0, 2 * PAGE + 39)]
     house.clock.advance(25 * HOUR)
     assert await archiver.once(0) == 1 and house.spans()[1:] == [(2 * PAGE + 40, 2 * PAGE + 49)]
+
+
+class Weighed:
+    """A topic that remembers how many bytes were read of it at once."""
+
+    def __init__(self, log: KafkaLog[Record]) -> None:
+        self.log, self.sizes = log, list[int]()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.log, name)
+
+    async def kept(self, *of: Any) -> Any:
+        page = await self.log.kept(*of)
+        self.sizes.append(sum(len(k.value) for k in page))
+        return page
+
+
+async def test_large_records_are_read_a_few_at_a_time(house: House) -> None:
+    large = 1 << 20
+    await house.log.append([("acme", Ready("acme", f"{i:x}" * large)) for i in range(16)])
+    await house.log.append([("acme", Ready("acme", "0" * large)) for _ in range(16)])
+    assert 2 <= len(await house.log.kept(0, 0, 100, large + 100)) <= FEW
+    archiver = house.archiver(Seal(age=24 * HOUR, size=1 << 30, records=32))
+    archiver.kafka = weighed = Weighed(house.log)  # type: ignore[assignment]
+    assert await archiver.once(0) == 1 and house.spans() == [(0, 31)]
+    assert max(weighed.sizes) <= PAGE_BYTES + FEW * (large + 100) < sum(weighed.sizes)
 
 
 async def test_what_kafka_has_deleted_is_read_from_the_archive_as_it_was(house: House) -> None:

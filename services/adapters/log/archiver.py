@@ -28,7 +28,7 @@ from services.adapters.settings import Settings
 from services.kernel.errors import Unavailable
 from services.kernel.ports import Clock
 
-PAGE = 200  # records read at once
+PAGE, PAGE_BYTES = 200, 8 << 20  # records, and about so many bytes of them, that are read at once
 LATE = 60_000_000  # microseconds by which the brokers' clock may be behind ours
 LONGEST = 0.05  # seconds of rest after as much work
 SECOND, HOUR = 1_000_000, 3_600_000_000
@@ -208,7 +208,7 @@ class Archiver:
             while at < end and not is_cut:
                 beat()
                 begun = time.perf_counter()
-                page = await self.kafka.kept(partition, at, min(PAGE, end - at))
+                page = await self.kafka.kept(partition, at, min(PAGE, end - at), PAGE_BYTES)
                 if not page or page[0].offset != at:
                     is_cut = at > place.next  # the rest was deleted meanwhile: what was read is kept
                     break

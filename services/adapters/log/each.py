@@ -3,7 +3,7 @@
     events 3 --(an EventBatch of many)--> events.each 3, one after the other, in the order of the log
 
 How far it is, the topic itself says: its last record names its place in the events topic. Each writer goes on after that one, so that what stands there is
-always all before it; two writers at a time only repeat, and an event is known by its id.
+always all before it; two writers at a time only repeat, and an event is known by its id. Where nothing stands there any more it begins anew.
 """
 
 from __future__ import annotations
@@ -70,6 +70,8 @@ class EachWriter:
         """(offset, index) of the first event that is not there yet. Raises Unavailable."""
         begin, end = await self.each.ends(partition)
         if begin == end:
+            if end:  # what it held was deleted, and with its last record how far it was
+                log.warning("events are told one by one again, from the oldest that the log holds", partition=partition, written_before=end)
             return 0, 0
         [last] = await self.each.kept(partition, end - 1, 1)
         try:

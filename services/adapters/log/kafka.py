@@ -328,20 +328,23 @@ class KafkaLog(Generic[T]):
     async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[T]]:
         return self._stamped(partition, await self._page(partition, offset, limit, taken))
 
-    async def kept(self, partition: int, offset: int, limit: int = 1000) -> list[Kept]:
-        """As `read`, with keys, headers and bytes."""
-        return await self._page(partition, offset, limit, kept_of)
+    async def kept(self, partition: int, offset: int, limit: int = 1000, size: int | None = None) -> list[Kept]:
+        """As `read`, with keys, headers and bytes; of about `size` bytes at most, but one record always."""
+        is_enough = None if size is None else lambda rows: sum(len(k.value) for k in rows) >= size
+        return await self._page(partition, offset, limit, kept_of, is_enough)
 
     async def ends(self, partition: int) -> tuple[int, int]:
         """(the first record that is there, the next that will be)."""
         async with self._readers.one(partition, -1) as reader:
             return await reader.begins(), await reader.ends()
 
-    async def _page(self, partition: int, offset: int, limit: int, keep: Callable[[ConsumerRecord], R]) -> list[R]:
+    async def _page(
+        self, partition: int, offset: int, limit: int, keep: Callable[[ConsumerRecord], R], is_enough: Callable[[list[R]], bool] | None = None
+    ) -> list[R]:
         if self._closed:  # an empty answer would say that nothing is there
             raise Unavailable("the log is closed", reason="log_closed")
         async with self._readers.one(partition, offset) as reader:
-            return await reader.page(offset, limit, keep)
+            return await reader.page(offset, limit, keep, is_enough)
 
     async def follow(self, partition: int, offset: int) -> AsyncIterator[Sequence[Stamped[T]]]:
         """Waits as long as Kafka is away. Raises Unreadable where records were deleted before they were read, and Unavailable where the log lost its end.

@@ -24,6 +24,7 @@ SILENCE = 20.0  # seconds after which a follower without records asks whether th
 AGAIN = 0.2  # seconds between attempts
 FEWEST, MOST = 4, 32  # readers of a topic
 PAGE = 1000  # records
+FEW = 8  # records taken at once where each may be large
 PIECE = 100  # records taken at once: each is a dozen objects, which are gone before the collector sees them, and before they leave the processor's cache
 
 
@@ -75,16 +76,19 @@ class Reader:
     async def ends(self) -> int:
         return int((await self.kafka.end_offsets([self.at]))[self.at])
 
-    async def page(self, offset: int, limit: int, keep: Callable[[ConsumerRecord], R]) -> list[R]:
-        """What `keep` makes of up to `limit` records from `offset`, or from the first that is there. Raises Unreadable where all of them are lost."""
-        end, rows = await self.ends(), list[R]()
+    async def page(self, offset: int, limit: int, keep: Callable[[ConsumerRecord], R], is_enough: Callable[[list[R]], bool] | None = None) -> list[R]:
+        """What `keep` makes of up to `limit` records from `offset`, or from the first that is there. Raises Unreadable where all of them are lost.
+
+        It ends sooner, a few records late at most, where `is_enough` says so of those that are read.
+        """
+        end, rows, step = await self.ends(), list[R](), limit if is_enough is None else FEW
         if offset >= end:
             return rows
         self._stand(offset)
         self.kafka.resume(self.at)
-        while len(rows) < limit and self.position < end:
+        while len(rows) < limit and self.position < end and not (is_enough and is_enough(rows)):
             try:
-                rows += await self._some(limit - len(rows), keep)
+                rows += await self._some(min(step, limit - len(rows)), keep)
             except OffsetOutOfRangeError:
                 begin = await self.begins()
                 if begin >= end:
