@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from obstore.store import S3Store
 
 PART = 8 << 20  # bytes
+LONG_DEAD = 86_400.0  # seconds
 PATIENCE = 10.0  # seconds for a request with its repetitions: whoever archives comes back by itself
 LONGEST = "120s"  # that one request may take
 
@@ -91,6 +93,7 @@ class FolderBlobs:
         with self._translated():
             self._is_there()
             final.parent.mkdir(parents=True, exist_ok=True)
+            _sweep(final.parent)
             try:
                 with path.open("rb") as source, begun.open("wb") as target:
                     shutil.copyfileobj(source, target, PART)
@@ -130,6 +133,14 @@ class FolderBlobs:
             if is_named and isinstance(error, FileNotFoundError) and self.root.is_dir():
                 raise
             raise Unavailable(f"the archive {self.place} cannot be used: {error.strerror or error}", reason="archive") from error
+
+
+def _sweep(folder: Path) -> None:
+    """What was begun here and not ended for a day is gone: whoever began it was killed."""
+    for begun in folder.glob(".*.begun"):
+        with contextlib.suppress(FileNotFoundError):  # another one sweeps, too
+            if begun.stat().st_mtime < time.time() - LONG_DEAD:
+                begun.unlink()
 
 
 def _is_whole(entry: os.DirEntry[str]) -> bool:

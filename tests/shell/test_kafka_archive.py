@@ -330,6 +330,16 @@ async def test_a_damaged_segment_is_named_when_it_is_read(house: House) -> None:
     assert said.value.beyond == 20 and (await log.read(0, 20, 1))[0].offset == 20
 
 
+def test_what_a_killed_process_began_in_the_archive_goes_a_day_later(tmp_path: Path) -> None:
+    folder = tmp_path / "trimtab.events" / "0"
+    folder.mkdir(parents=True)
+    for name, age in ((".a.segment.0f.begun", 200_000), (".b.segment.0f.begun", 3_600), ("c.segment", 200_000)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - age,) * 2)
+    assert FolderBlobs(tmp_path).create("trimtab.events/0/d.segment", Path(__file__))
+    assert sorted(p.name for p in folder.iterdir()) == [".b.segment.0f.begun", "c.segment", "d.segment"]
+
+
 class Full(FolderBlobs):
     """As on a machine whose own disk is full."""
 
