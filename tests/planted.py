@@ -675,8 +675,8 @@ PLANTS = (
     Plant(
         "the fencing token is not compared",
         actions("execute"),
-        "intents.c.token == lease.token, ",
-        "",
+        'intents.c.token == lease.token, intents.c.state == "running", intents.c.lease_until >= now',
+        'intents.c.state == "running", intents.c.lease_until >= now',
         (CRASH + "test_a_stale_token_is_fenced_off",),
     ),
     Plant(
