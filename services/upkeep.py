@@ -94,7 +94,7 @@ def migrate() -> None:
     from services.adapters.db.database import Database
     from services.adapters.db.migrate import migrate as bring
 
-    wanted = from_environment(os.environ)
+    wanted = from_environment(os.environ).with_database()
 
     async def run() -> str:
         wanted.data.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ def main() -> None:
     try:
         server.start()
         print(f"PostgreSQL (process {server.process.pid if server.process else 0}) in {server.folder}; Ctrl-C ends it and removes the folder", flush=True)
-        print(f"TRIMTAB_DATABASE={server.url()}", flush=True)
+        print(f"export TRIMTAB_DATABASE={server.url()}", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         signal.pause()
     except KeyboardInterrupt:

@@ -112,6 +112,12 @@ class Settings(BaseModel):
     url: str = Field("http://127.0.0.1:8420", description="where the command line finds a running Trimtab")
     key: str = Field("", repr=False, description="the command line's API key; by default the one kept in the data folder")
 
+    def with_database(self) -> Settings:
+        """Raises Misconfigured where services on Kafka would keep their data in a file that none of them reads."""
+        if self.kafka and not self.database:
+            raise Misconfigured("TRIMTAB_KAFKA is set and TRIMTAB_DATABASE is not: set it to the services' PostgreSQL, or unset TRIMTAB_KAFKA")
+        return self
+
     @property
     def secrets_by_workspace(self) -> dict[str, dict[str, list[str]]]:
         """workspace -> source -> active signing secrets; a source that no workspace is named for is of `workspace`."""

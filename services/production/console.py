@@ -24,7 +24,7 @@ ROUTES = (
     ("ingest", re.compile(r"/v1/(events|webhooks|reports|quarantine)\b")),
     ("rules", re.compile(r"/v1/(rules|targets|explain|series|engine|partitions?)\b|/v1/decisions/[^/]+/replay$")),
 )
-OWN = ("/v1/me", "/v1/keys", "/v1/login-links")
+OWN = re.compile(r"/v1/(me|login-links|keys(/[^/]+/revoke)?)$")
 NOT_HERE = "/v1/imports"
 
 
@@ -62,12 +62,13 @@ class _ToServices:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] != "http" or not path.startswith("/v1/") or path in OWN or self.console.ready:
+        if scope["type"] != "http" or not path.startswith("/v1/") or OWN.match(path) or self.console.ready:
             await self.app(scope, receive, send)
             return
         try:
             if path == NOT_HERE:
                 raise NotFound("files of this machine are read by `trimtab up` alone: send what they hold to POST /v1/reports/{source}")
-            await self.console.passing.on(self.console.urls[service_of(path)], scope, receive, send)
+            name = service_of(path)
+            await self.console.passing.on(self.console.urls[name], scope, receive, send, name)
         except TrimtabError as error:
             await from_error(error)(scope, receive, send)

@@ -145,7 +145,7 @@ def standing(w: Worker) -> dict[str, Any]:
         "offset": w.partition.offset,
         "done": w.done,
         "engine_time": w.partition.now,
-        "delay_seconds": max(0.0, (w.clock.now() - w.partition.now) / MICRO) if w.partition.now else None,
+        "delay_seconds": w.delay if w.partition.now else None,
         "checkpoint": w.saved,
         "checkpoint_time": w.saved_time,
         "workspaces": len(w.partition.workspaces),

@@ -83,6 +83,13 @@ def test_login_makes_another_link_and_a_role_that_is_none_is_refused(w: World) -
 
 def test_a_key_opens_what_its_role_may_and_is_shown_once(w: World) -> None:
     key = w.up.ok("key", "shop").out.strip()
+    [line] = [x for x in w.up.ok("keys").out.splitlines() if x.startswith(key.partition(".")[0])]
+    assert "source" in line and "shop" in line and "REVOKED" not in line
+    assert key.partition(".")[2] not in w.up.ok("keys").out
+    other = w.up.ok("key", "leaked").out.strip().partition(".")[0]
+    assert w.up.ok("revoke", other).out.strip() == f"revoked {other}"
+    assert "REVOKED" in next(x for x in w.up.ok("keys").out.splitlines() if x.startswith(other))
+    assert w.up.run("revoke", other).refused() == f"there is no key {other} in use: `trimtab keys` lists them"
     headers = {"Authorization": f"Bearer {key}"}
     body = {"id": "k1", "kind": "click", "entity": "web/acme", "occurred_at": "2026-01-01T00:00:00Z", "amounts": {"clicks": 1}}
     assert httpx2.post(f"{w.up.url}/v1/events", json=body, headers=headers, trust_env=False).status_code in (202, 422)  # let in

@@ -32,11 +32,11 @@ from services.adapters.progress import Beat
 from services.adapters.settings import Settings
 from services.ingest import http as ingest_http
 from services.ingest.intake import Intake
-from services.kernel.errors import NotFound, RejectedInput, Unavailable, Unreadable
+from services.kernel.errors import Misconfigured, NotFound, RejectedInput, Unavailable, Unreadable
 from services.kernel.principal import Principal
 from services.kernel.record import Outcome, Ready, Record, Stamped
 from services.production import NAMES, service
-from services.production.console import service_of
+from services.production.console import OWN, service_of
 from services.production.rules import Rules
 from services.rules_engine import api as rules_api
 from tests.brokers import until
@@ -224,6 +224,19 @@ async def test_where_people_come_over_tls_their_cookie_never_goes_without(on_pos
             cookie = (await http.get(link)).headers["set-cookie"]
         assert ("Secure" in cookie) == is_secure
         await made.stop()
+
+
+def test_on_kafka_nothing_is_kept_in_a_file_that_no_service_reads() -> None:
+    with pytest.raises(Misconfigured, match="TRIMTAB_KAFKA is set and TRIMTAB_DATABASE is not"):
+        Settings(kafka="k:1").with_database()
+    assert Settings(kafka="k:1", database="postgresql+asyncpg://u@h/d").with_database().kafka == "k:1"
+    assert Settings().with_database().kafka == ""
+
+
+@pytest.mark.parametrize("path", ["/v1/keys", "/v1/keys/tk1/revoke", "/v1/me", "/v1/login-links"])
+def test_keys_and_logins_are_the_consoles_own(path: str) -> None:
+    assert OWN.match(path)
+    assert not OWN.match("/v1/keyss") and not OWN.match("/v1/keys/a/b/revoke")
 
 
 async def test_where_nobody_is_behind_the_sender_is_told_to_come_back() -> None:

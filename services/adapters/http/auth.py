@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Awaitable, Callable
 from html import escape
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, FastAPI, Request
@@ -96,6 +97,13 @@ class Auth:
         self._asking.clear()
         self._revocations += 1
         return revoked
+
+    async def keys(self, workspace: str) -> list[dict[str, Any]]:
+        """Id, name, role, when it was made and taken back (None: in use), oldest first; instants in microseconds."""
+        c = api_keys.c
+        query = select(c.id, c.name, c.role, c.created_at, c.revoked_at).where(c.workspace == workspace).order_by(c.created_at, c.id)
+        async with self.database.reading() as connection:
+            return [dict(row) for row in (await connection.execute(query)).mappings()]
 
     async def has_keys(self, workspace: str) -> bool:
         async with self.database.reading() as connection:

@@ -45,8 +45,8 @@ class Passing:
         except (httpx2.HTTPError, ValueError) as error:
             raise Unavailable(f"{url.partition('?')[0]} does not answer ({type(error).__name__})", reason="passing") from error
 
-    async def on(self, url: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises Unavailable where nobody answers there; once an answer has begun, a fault cuts it off."""
+    async def on(self, url: str, scope: Scope, receive: Receive, send: Send, name: str = "the process that has it") -> None:
+        """`name` is what is not there where nobody answers. Raises Unavailable where nobody answers there; once an answer has begun, a fault cuts it off."""
         target = url + straight(scope["raw_path"])
         if scope["query_string"]:
             target += "?" + scope["query_string"].decode("latin-1")
@@ -63,7 +63,7 @@ class Passing:
         except Exception as error:  # where a connection is cut in the wrong moment, the client has raised what is no error of its own
             if not isinstance(error, httpx2.HTTPError):
                 log.exception("not passed on", url=url)
-            raise Unavailable(f"the process behind this one does not answer ({type(error).__name__}); send it again", reason="passing") from error
+            raise Unavailable(f"{name} does not answer ({type(error).__name__}); send it again", reason="passing") from error
         try:
             kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in OURS_ALONE]
             await send({"type": "http.response.start", "status": answer.status_code, "headers": kept})
