@@ -17,6 +17,7 @@ from aiokafka.structs import ConsumerRecord, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from deploy.kafka.broker import Brokers, free_ports
 from services.adapters.clock import SystemClock
@@ -173,6 +174,23 @@ async def test_records_that_others_stamped_are_not_read(kafka: Brokers) -> None:
     await log.append([("a", Tick())])
     with pytest.raises(Misconfigured, match="stamped by its sender"):
         await log.read(0, 0)
+    await log.close()
+
+
+async def test_followers_that_wait_for_kafka_say_so_once_and_not_at_each_attempt() -> None:
+    log: KafkaLog[Record] = KafkaLog(Cluster(f"127.0.0.1:{free_ports(1)[0]}"), EVENTS, SystemClock(), Topic("t", 3, 1))
+
+    async def follow(number: int) -> None:
+        pages = 0
+        async for _ in log.follow(number, 0):
+            pages += 1
+            if pages == 2:
+                return
+
+    with capture_logs() as said:
+        async with asyncio.timeout(60):
+            await asyncio.gather(*(follow(n) for n in range(3)))
+    assert [(s["topic"], s["log_level"]) for s in said if s["event"] == "follower waits"] == [("t", "warning")]
     await log.close()
 
 

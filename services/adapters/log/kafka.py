@@ -38,7 +38,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.adapters.faultpoint import faultpoint
 from services.adapters.log.batch import Batch
-from services.adapters.log.cluster import ENDING, Cluster, Topic, spare_lines
+from services.adapters.log.cluster import ENDING, OFTEN, Cluster, Topic, spare_lines
 from services.adapters.log.codec import About, Codec, Kept, partition_of
 from services.adapters.log.reader import Reader, Readers, Taken, taken
 from services.adapters.log.topics import LARGEST, ensure
@@ -141,6 +141,7 @@ class KafkaLog(Generic[T]):
         self._making = asyncio.Lock()
         self._why = "first"  # the next producer is made
         self._ending: set[asyncio.Task[None]] = set()
+        self._said_at = float("-inf")  # when it was said last that followers wait, of time.monotonic()
         self._readers = Readers(cluster, topic)
         self._followers: set[Reader] = set()
         self._closed = False
@@ -370,13 +371,20 @@ class KafkaLog(Generic[T]):
                 if self._closed:
                     return
                 is_away = True
-                log.warning("follower waits", topic=self.topic.name, partition=partition, why=f"{type(error).__name__}: {error}")
+                self._say_it_waits(partition, error)
                 await asyncio.sleep(1)
             finally:
                 self._followers.discard(reader)
                 await reader.close()
             if is_away:
                 yield ()
+
+    def _say_it_waits(self, partition: int, error: Exception) -> None:
+        """One line for the topic, now and then: every follower tries once a second while Kafka is away."""
+        now = time.monotonic()
+        if now - self._said_at >= OFTEN:
+            self._said_at = now
+            log.warning("follower waits", topic=self.topic.name, partition=partition, why=f"{type(error).__name__}: {error}")
 
     def _stamped(self, partition: int, rows: list[Taken]) -> list[Stamped[T]]:
         by = SENDERS if self.topic.simulated else BROKERS
