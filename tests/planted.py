@@ -1523,7 +1523,7 @@ PLANTS = (
         actions("execute"),
         "if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:",
         "if False:",
-        (CRASH + "test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_nothing",),
+        (CRASH + "test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_nothing_and_tries_again",),
     ),
     Plant(
         "a decision that was repeated is looked for at its number",

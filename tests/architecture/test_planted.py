@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -24,3 +25,16 @@ def test_a_plant_has_one_place_and_is_code(plant: Plant) -> None:
 
 def test_no_two_plants_have_one_name() -> None:
     assert [name for name, n in Counter(p.name for p in PLANTS).items() if n > 1] == []
+
+
+def test_every_test_that_a_plant_names_is_there() -> None:
+    named = sorted({test for plant in PLANTS for test in plant.tests})
+    assert len(named) > 200
+    gone = [test for test in named if not is_there(*test.partition("::")[::2])]
+    assert gone == []
+
+
+def is_there(file: str, name: str) -> bool:
+    """The file, and where a test of it is named that one."""
+    text, function = (ROOT / file).read_text(), name.rpartition("::")[2].partition("[")[0]
+    return not function or re.search(rf"def {re.escape(function)}\(", text) is not None
