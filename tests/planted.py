@@ -1946,10 +1946,16 @@ def sound(gardens: list[Garden], plants: tuple[Plant, ...], console: Console) ->
     return all(code == GREEN for code, _ in answers.values())
 
 
+def chosen(words: list[str]) -> tuple[Plant, ...]:
+    if len(words) == 1 and (part := re.fullmatch(r"(\d+)/(\d+)", words[0])):
+        return PLANTS[int(part[1]) - 1 :: int(part[2])]
+    return tuple(p for p in PLANTS if not words or any(w in p.name for w in words))
+
+
 def main(words: list[str]) -> int:
-    """Exits with 0 where every plant was caught. With words: only the plants whose names hold one of them."""
+    """Exits with 0 where every plant was caught. With words: only the plants whose names hold one of them; with 2/3: every third, from the second on."""
     console, start = Console(width=170, highlight=False), time.monotonic()
-    plants = tuple(p for p in PLANTS if not words or any(w in p.name for w in words))
+    plants = chosen(words)
     with tempfile.TemporaryDirectory(prefix="trimtab-planted-") as folder:
         gardens = [Garden(Path(folder) / str(i)) for i in range(AT_ONCE)]
         if not sound(gardens, plants, console):

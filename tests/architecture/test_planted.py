@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.planted import PLANTS, Plant
+from tests.planted import PLANTS, Plant, chosen
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +32,12 @@ def test_every_test_that_a_plant_names_is_there() -> None:
     assert len(named) > 200
     gone = [test for test in named if not is_there(*test.partition("::")[::2])]
     assert gone == []
+
+
+def test_three_thirds_are_all_of_them() -> None:
+    parts = [chosen([f"{i}/3"]) for i in (1, 2, 3)]
+    assert sorted(p.name for part in parts for p in part) == sorted(p.name for p in chosen([]))
+    assert [p.name for p in chosen(["fencing token"])] == ["the fencing token is not compared"]
 
 
 def is_there(file: str, name: str) -> bool:
