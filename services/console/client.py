@@ -10,6 +10,7 @@ import httpx2
 import structlog
 
 from services.adapters.http.auth import COOKIE
+from services.adapters.http.calling import HttpClient
 from services.kernel.errors import TrimtabError, Unavailable
 
 
@@ -33,7 +34,7 @@ class Client:
     @classmethod
     def at(cls, url: str, timeout: float = 30) -> Client:
         """The APIs at an address; `timeout` in seconds."""
-        return cls(httpx2.AsyncClient(base_url=url, timeout=timeout, cookies=_no_cookies(), trust_env=False))
+        return cls(HttpClient(base_url=url, timeout=timeout, cookies=_no_cookies(), trust_env=False))
 
     async def close(self) -> None:
         await self._http.aclose()

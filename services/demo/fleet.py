@@ -30,6 +30,7 @@ from services.adapters.clock import SharedClock, SystemClock
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
 from services.adapters.http.auth import Auth, given_secret
+from services.adapters.http.calling import HttpClient
 from services.adapters.http.serving import open_port
 from services.adapters.log.cluster import cluster_of, topic_of
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
@@ -275,7 +276,7 @@ def fleet(say: Say, kills: Mapping[int, str]) -> Callable[[Settings, Clock, int]
                 ports["console-0"] = port
                 open_port("127.0.0.1", port).close()  # says so where it is taken
             members = {name: Member(service, name, ports[name], settings.data / f"{name}.log") for service, name in names}
-            http = await stack.enter_async_context(httpx2.AsyncClient(timeout=20, trust_env=False))
+            http = await stack.enter_async_context(HttpClient(timeout=20, trust_env=False))
             auth = Auth(database, given_secret(settings.secret), SystemClock())
             made = Fleet(settings, clock, events, decisions, members, http, auth, say, kills)
             stack.push_async_callback(made.stop)

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx2
 
+from services.adapters.http.calling import HttpClient
 from services.kernel.errors import Misconfigured, Unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +59,7 @@ async def sandbox(journal: Path) -> AsyncIterator[Platform]:
         if not line.startswith("sandbox listening on "):
             raise Misconfigured("the practice ad platform (python -m services.sandbox) did not start; what it said stands above")
         url = line.split()[-1]
-        async with httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20, trust_env=False) as http:
+        async with HttpClient(base_url=url, headers={"Authorization": f"Bearer {TOKEN}"}, timeout=20, trust_env=False) as http:
             yield Platform(url, http)
     finally:
         process.terminate()

@@ -23,9 +23,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx2
 from rich.console import Console
 
+from services.adapters.http.calling import HttpClient
 from services.adapters.log.codec import DECISIONS
 from services.adapters.log.lock import FolderLock
 from services.adapters.settings import Settings, from_environment
@@ -165,7 +165,7 @@ class Show:
         port = self.wanted.port if leave or "port" in self.wanted.model_fields_set else 0
         stage = await stack.enter_async_context(self.place(self.wanted.model_copy(update=given), declared, port))
         with_key = {"Authorization": f"Bearer {stage.key}"}
-        api, sender = (httpx2.AsyncClient(base_url=stage.url, headers=headers, timeout=60, trust_env=False) for headers in (with_key, {}))
+        api, sender = (HttpClient(base_url=stage.url, headers=headers, timeout=60, trust_env=False) for headers in (with_key, {}))
         replay = Replay(stage, platform, self.sample, await stack.enter_async_context(api), await stack.enter_async_context(sender), secret)
         self.say(f"[3/4] {len(self.sample.arms)} headlines, {len(self.sample.tests)} targets, the rules of {PACK.relative_to(ROOT)} ...")
         await replay.introduce()

@@ -11,6 +11,7 @@ from typing import ClassVar
 import httpx2
 
 from services.actions.executors.contract import Answer, Observed, Step, Value
+from services.adapters.http.calling import HttpClient
 from services.kernel.errors import Unavailable
 
 TIMEOUT = 10.0  # seconds
@@ -27,7 +28,7 @@ class Platform:
 
     def __init__(self, url: str, token: str, timeout: float = TIMEOUT) -> None:
         patience = httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=min(CONNECT, timeout))
-        self._client = httpx2.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=patience)
+        self._client = HttpClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=patience)
 
     async def read(self, step: Step) -> Observed:
         try:

@@ -12,6 +12,7 @@ import httpx2
 import structlog
 from starlette.types import Receive, Scope, Send
 
+from services.adapters.http.calling import HttpClient
 from services.kernel.errors import NotFound, RejectedInput, TrimtabError, Unavailable
 
 log = structlog.get_logger("passing")
@@ -30,7 +31,7 @@ class Passing:
         limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50)
         jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # it keeps no cookie of anyone
         timeout = httpx2.Timeout(ANSWERS, connect=CONNECTS, pool=CONNECTS)
-        self._http = httpx2.AsyncClient(timeout=timeout, limits=limits, cookies=jar, trust_env=False)
+        self._http = HttpClient(timeout=timeout, limits=limits, cookies=jar, trust_env=False)
 
     async def close(self) -> None:
         await self._http.aclose()

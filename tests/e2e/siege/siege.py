@@ -313,7 +313,7 @@ class Ground:
             if (code := fleet.end(member)) not in (0, -signal.SIGTERM):
                 came.faults.append(f"{member.name} ends with {code} on SIGTERM: {member.log.read_text()[-1500:]}")
             if member.errors:
-                came.faults.append(f"{member.name} says: {member.errors[:1500]}")
+                came.faults.append(f"{member.name} says: {member.errors[:500]} ... {member.errors[-1500:]}")
         for tale in tales:
             if tale.workspace in stuck:
                 came.faults.append(f"{tale.workspace}: {stuck[tale.workspace]}")

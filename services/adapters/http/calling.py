@@ -1,0 +1,23 @@
+"""The HTTP client of ours, for whatever we call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx2
+
+
+class HttpClient(httpx2.AsyncClient):
+    """`httpx2.AsyncClient`, whose errors of the wire are all `httpx2.HTTPError`.
+
+    Where the other side cuts a connection in the moment that it is made, anyio on uvloop asks the peer's name of a socket that is gone, and the client
+    would raise an AttributeError. Nothing of the request was sent then: it is a ConnectError.
+    """
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        try:
+            return await super().send(request, **options)
+        except AttributeError as error:
+            if error.obj is None and error.name == "getpeername":
+                raise httpx2.ConnectError("the connection was cut off as it was made", request=request) from error
+            raise

@@ -1,0 +1,104 @@
+"""What a cut connection is to the callers of our HTTP client. The server and the loop (uvloop, as in production) are real."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import httpx2
+import pytest
+import uvloop
+
+from services.actions.executors.contract import Observed, Step
+from services.actions.executors.sandbox import Platform
+from services.adapters.http.calling import HttpClient
+from services.adapters.http.passing import Passing
+from services.console.client import Client
+from services.kernel.errors import Unavailable
+
+STEP = Step("acme/1", "status", "live", "paused")
+
+
+@pytest.fixture
+def cut_at_once(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Each connection is made and is cut before the client has looked at it; what was sent over one all the same."""
+    sent: list[bytes] = []
+    really = anyio.connect_tcp
+
+    async def connect(*places: Any, **options: Any) -> anyio.abc.SocketStream:
+        stream = await really(*places, **options)
+        stream._transport.abort()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.01)
+        return stream
+
+    monkeypatch.setattr(anyio, "connect_tcp", connect)
+    return sent
+
+
+def against_a_server(sent: list[bytes], called: Callable[[str], Awaitable[Any]]) -> Any:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        sent.append(await reader.read())
+        writer.close()
+
+    async def main() -> Any:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        async with server, asyncio.timeout(10):
+            return await called(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+
+    return uvloop.run(main())
+
+
+def test_a_connection_cut_off_as_it_is_made_is_one_that_was_not_made(cut_at_once: list[bytes]) -> None:
+    async def called(url: str) -> None:
+        async with HttpClient(trust_env=False) as http:
+            await http.get(url)
+
+    with pytest.raises(httpx2.ConnectError, match="cut off as it was made"):
+        against_a_server(cut_at_once, called)
+    assert b"".join(cut_at_once) == b""
+
+
+def test_a_platform_that_cuts_it_off_was_not_written_to(cut_at_once: list[bytes]) -> None:
+    """Were it unclear, somebody would have to look; were it a fault of the worker's, the action would wait for its next start."""
+
+    async def called(url: str) -> Any:
+        platform = Platform(url, "token")
+        try:
+            with pytest.raises(Unavailable, match="cannot be read: ConnectError"):
+                await platform.read(STEP)
+            return await platform.write(STEP, Observed("live", '"1"'), "key-1")
+        finally:
+            await platform.close()
+
+    answer = against_a_server(cut_at_once, called)
+    assert (answer.kind, answer.detail) == ("refused", "no connection could be made")
+    assert b"".join(cut_at_once) == b""
+
+
+def test_a_page_and_a_process_say_that_the_other_does_not_answer(cut_at_once: list[bytes]) -> None:
+    scope = {"type": "http", "method": "GET", "raw_path": b"/v1/x", "query_string": b"", "headers": []}
+
+    async def called(url: str) -> None:
+        page, passing = Client.at(url), Passing()
+        with pytest.raises(Unavailable, match="does not answer"):
+            await page.call("session", "GET", "/v1/x")
+        with pytest.raises(Unavailable, match="send it again"):
+            await passing.on(url, scope, None, None)  # type: ignore[arg-type]
+        with pytest.raises(Unavailable, match="does not answer"):
+            await passing.get(url, {})
+        await page.close()
+        await passing.close()
+
+    against_a_server(cut_at_once, called)
+
+
+async def test_any_other_fault_stays_what_it_is() -> None:
+    class Broken(httpx2.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            raise AttributeError("'Broken' object has no attribute 'x'", name="x", obj=self)
+
+    async with HttpClient(transport=Broken()) as http:
+        with pytest.raises(AttributeError, match="no attribute 'x'"):
+            await http.get("http://127.0.0.1:1")
