@@ -43,6 +43,7 @@ from deploy.postgres.server import Missing as NoPostgres
 from deploy.postgres.server import Server
 from services.adapters.clock import ManualClock, SystemClock
 from services.adapters.codec.record import decode
+from services.adapters.collector import settle
 from services.adapters.log.cluster import Cluster, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS, Codec
 from services.adapters.log.kafka import BATCH, KafkaLog
@@ -186,8 +187,8 @@ async def judged(
     `say` is given what was decided, as it is. Raises RuntimeError where it was fed other than so many events.
     """
     base, decisions, fed_events = partition.offset, list[Decision](), 0
+    settle()  # as a process of the engine does once it is up
     watch = Watch()
-    gc.freeze()
     async with aclosing(log.follow(number, 0)) as pages:  # type: ignore[type-var]
         async for page in pages:
             for i in range(0, len(page), PAGE):
