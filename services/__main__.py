@@ -69,9 +69,12 @@ def demo(
     production: Annotated[bool, typer.Option("--production", help="on the Kafka and PostgreSQL of the settings, with processes killed on the way")] = False,
 ) -> None:
     """Replays real A/B tests of real creatives through everything, on a simulated clock."""
-    from services.demo.show import in_production, main
+    if production:
+        from services.demo.production import main
+    else:
+        from services.demo.show import main
 
-    raise typer.Exit((in_production if production else main)(leave=not exit, seed=seed))
+    raise typer.Exit(main(leave=not exit, seed=seed))
 
 
 @app.command()

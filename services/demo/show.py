@@ -19,7 +19,6 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from services.adapters.log.lock import FolderLock
 from services.adapters.settings import Settings, from_environment
 from services.adapters.telemetry import configure
 from services.demo.board import WIDTH, Board, console, in_words, speed
-from services.demo.fleet import fleet, usable
 from services.demo.platform import ROOT, TOKEN, sandbox
 from services.demo.replay import HOUR, JUDGED, PACK, ROUNDS, RULE, START, ZONE, Figures, Replay, Sample, path, told
 from services.demo.sample import Experiment, bundled
@@ -64,43 +62,6 @@ def main(leave: bool, seed: int = SEED, tests: list[Experiment] | None = None, r
     if not leave:
         print(json.dumps(outcome.figures), flush=True)
     return 0 if outcome.holds else 1
-
-
-def in_production(leave: bool, seed: int = SEED, tests: list[Experiment] | None = None, rounds: int = ROUNDS) -> int:
-    """As `main`, on Kafka and PostgreSQL, where a process of the engine and one of actions are killed on the way; 1 also where its decisions differ."""
-    wanted = from_environment(os.environ)
-    screen, kills = console(), {max(1, rounds // 3): "rules", max(2, 2 * rounds // 3): "actions"}
-    sample = Sample.draw(bundled() if tests is None else tests, rounds, seed)
-    beside = wanted.model_copy(update={"kafka": "", "database": "", "data": wanted.data / "beside", "port": 0})
-    words = "its services on Kafka and PostgreSQL, two processes of the engine and two of actions"
-
-    def say(text: str) -> None:
-        screen.print(text, soft_wrap=True, markup=False)
-
-    async def both() -> tuple[Shown, Shown]:
-        await usable(wanted)
-        say("First the same in one process, to compare with ...")
-        alone = await Show(Console(quiet=True), beside, sample).run(False)
-        show = Show(screen, wanted, sample, fleet(say, kills), words, folder="demo-production")
-        return alone, await show.run(leave, partial(compared_with, say, alone))
-
-    try:
-        alone, shown = asyncio.run(both())
-    except Interrupted:
-        screen.print("stopped before its end; nothing is left running")
-        return INTERRUPTED
-    same = alone.decisions == shown.decisions
-    if not leave:
-        print(json.dumps(shown.figures | {"decisions_as_in_one_process": same}), flush=True)
-    return 0 if shown.holds and same else 1
-
-
-def compared_with(say: Callable[[str], None], alone: Shown, decisions: dict[str, str]) -> None:
-    if alone.decisions == decisions:
-        say(f"Decisions {len(decisions):,} of them, each the same bit for bit as in one process, where nothing was killed")
-    else:
-        apart = {i for i in alone.decisions.keys() | decisions.keys() if alone.decisions.get(i) != decisions.get(i)}
-        say(f"Decisions DIFFER from those in one process: {len(apart)} of {len(decisions):,}, among them {min(apart)}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,15 @@ from services.adapters.log.kafka import KafkaLog
 from services.adapters.settings import Settings, from_environment
 from services.demo.fleet import Member, environment_of
 from services.demo.fleet import free_ports as ports_of_demo
-from services.demo.show import Shown, compared_with
+from services.demo.production import compared_with
+from services.demo.show import Shown
 from services.kernel.errors import Misconfigured
 from services.kernel.record import Record, Tick
 from services.production import service
 from tests.brokers import fresh, on_kafka
 from tests.e2e.test_demo import ROOT, environment
 
-SHORT = "from services.demo.show import in_production; from tests.e2e.test_demo import few; raise SystemExit(in_production(False, tests=few(), rounds=12))"
+SHORT = "from services.demo.production import main; from tests.e2e.test_demo import few; raise SystemExit(main(False, tests=few(), rounds=12))"
 
 
 def on(kafka: Brokers, database: str, folder: Path, **more: str) -> dict[str, str]:
