@@ -13,6 +13,7 @@ from typing import Any
 import httpx2
 
 ROOT = Path(__file__).parents[2]
+KEEP_SHORT = httpx2.Limits(keepalive_expiry=2)  # the platform closes what is idle for five seconds
 
 
 @dataclass
@@ -40,7 +41,7 @@ def sandbox(folder: Path, *options: str) -> Iterator[Sandbox]:
     try:
         assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
-        with httpx2.Client(base_url=url, headers={"Authorization": "Bearer sandbox"}, timeout=10) as client:
+        with httpx2.Client(base_url=url, headers={"Authorization": "Bearer sandbox"}, timeout=10, limits=KEEP_SHORT) as client:
             yield Sandbox(url, journal, client, process)
     finally:
         process.terminate()

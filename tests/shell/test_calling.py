@@ -13,6 +13,7 @@ import uvloop
 
 from services.actions.executors.contract import Observed, Step
 from services.actions.executors.sandbox import Platform
+from services.adapters.http import calling, serving
 from services.adapters.http.calling import HttpClient
 from services.adapters.http.passing import Passing
 from services.console.client import Client
@@ -92,6 +93,30 @@ def test_a_page_and_a_process_say_that_the_other_does_not_answer(cut_at_once: li
         await passing.close()
 
     against_a_server(cut_at_once, called)
+
+
+async def test_a_connection_that_a_server_may_be_about_to_close_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal made
+        made += 1
+        while await reader.readline() != b"":
+            if await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        writer.close()
+
+    assert calling.KEPT <= serving.KEEP / 2
+    monkeypatch.setattr(calling, "KEPT", 0.2)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server, HttpClient(trust_env=False) as http:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        connections = []
+        for pause in (0, 0, 0.4):
+            await asyncio.sleep(pause)
+            assert (await http.get(url)).text == "ok"
+            connections.append(made)
+    assert connections == [1, 1, 2]
 
 
 async def test_any_other_fault_stays_what_it_is() -> None:

@@ -6,13 +6,19 @@ from typing import Any
 
 import httpx2
 
+KEPT = 2.0  # seconds that a connection is kept for the next request: less than servers keep one, for what is sent as they close it has no answer
+
 
 class HttpClient(httpx2.AsyncClient):
-    """`httpx2.AsyncClient`, whose errors of the wire are all `httpx2.HTTPError`.
+    """`httpx2.AsyncClient`, whose errors of the wire are all `httpx2.HTTPError`; it keeps no connection for longer than `KEPT`.
 
     Where the other side cuts a connection in the moment that it is made, anyio on uvloop asks the peer's name of a socket that is gone, and the client
     would raise an AttributeError. Nothing of the request was sent then: it is a ConnectError.
     """
+
+    def __init__(self, most: int = 100, **options: Any) -> None:
+        """`most` is how many connections there are at once; `options` are httpx2's."""
+        super().__init__(limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most // 4, keepalive_expiry=KEPT), **options)
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         try:

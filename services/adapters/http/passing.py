@@ -28,10 +28,9 @@ class Passing:
     """One pool of connections. Headers go on as they came, the credential among them: who asks may do there what they may do here, and no more."""
 
     def __init__(self) -> None:
-        limits = httpx2.Limits(max_connections=200, max_keepalive_connections=50)
         jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))  # it keeps no cookie of anyone
         timeout = httpx2.Timeout(ANSWERS, connect=CONNECTS, pool=CONNECTS)
-        self._http = HttpClient(timeout=timeout, limits=limits, cookies=jar, trust_env=False)
+        self._http = HttpClient(200, timeout=timeout, cookies=jar, trust_env=False)
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from services.kernel.errors import Misconfigured
 
 GRACE = 5  # seconds that requests under way get at the end
+KEEP = 5  # seconds that a connection stays open without a request
 
 
 class Server(uvicorn.Server):
@@ -42,7 +43,7 @@ def open_port(host: str, port: int) -> socket.socket:
 @contextlib.asynccontextmanager
 async def serving(app: Any, listener: socket.socket, http: Any = "auto") -> AsyncIterator[None]:
     """Answers there; at the end takes nothing new and lets what is under way come to its end. `http` is uvicorn's protocol."""
-    options: dict[str, Any] = {"timeout_graceful_shutdown": GRACE, "access_log": False, "server_header": False, "ws": "none"}
+    options: dict[str, Any] = {"timeout_graceful_shutdown": GRACE, "timeout_keep_alive": KEEP, "access_log": False, "server_header": False, "ws": "none"}
     server = Server(uvicorn.Config(app, http=http, log_config=None, lifespan="off", **options))
     task = asyncio.create_task(server.serve(sockets=[listener]), name="http")
     while not server.started and not task.done():  # noqa: ASYNC110  the server has no event for it
