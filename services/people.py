@@ -71,7 +71,9 @@ def switch(s: dict[str, Any]) -> str:
     """The kill switch in words."""
     if not s["at"]:
         return "kill switch off"
-    return f"kill switch {'ON' if s['engaged'] else 'off'} since {s['at'][:19]}Z by {s['by']}" + (f": {s['reason']}" if s["reason"] else "")
+    kept = s.get("kept")  # None, or not said by a server of the version before
+    told = f"kill switch {'ON' if s['engaged'] else 'off'} since {s['at'][:19]}Z by {s['by']}" + (f": {s['reason']}" if s["reason"] else "")
+    return told + (f"; beneath it, and remaining after it, since {kept['at'][:19]}Z by {kept['by']}: {kept['reason']}" if kept else "")
 
 
 # -- escalations ----------------------------------------------------------------------------------------------------------

@@ -128,7 +128,10 @@ def router(service: ActionsService) -> APIRouter:
 
     @routes.put("/kill-switch", operation_id="set_kill_switch")
     async def set_kill_switch(body: Switch, who: Admin) -> dict[str, Any]:
-        """Engaged: nothing is written any more, and what was queued is parked. Released: what is parked and still valid is carried out."""
+        """Engaged: nothing is written any more, and what was queued is parked. Released: what is parked and still valid is carried out.
+
+        Where the ledger's witness holds it, two people release that, and `kept`, a person's own, remains until it is released in its turn.
+        """
         return switch(await people.set_kill_switch(who, body.engaged, body.reason))
 
     @routes.get("/audit", operation_id="list_audit_entries")
@@ -294,8 +297,10 @@ def entry(e: Entry) -> dict[str, Any]:
 
 
 def switch(s: store.Switch) -> dict[str, Any]:
+    """Who has set it and why; `kept` is a person's own beneath the hold of the ledger's witness, which remains once that is released."""
     reason = s.reason + (f"; {s.first} agrees to its release, a second person has to" if s.cause and s.first else "; two people release it" if s.cause else "")
-    return {"engaged": s.engaged, "reason": reason, "by": s.by or None, "at": rfc3339(s.at) if s.at else None}
+    kept = {"reason": s.kept.reason, "by": s.kept.by, "at": rfc3339(s.kept.at)} if s.kept else None
+    return {"engaged": s.engaged, "reason": reason, "by": s.by or None, "at": rfc3339(s.at) if s.at else None, "cause": s.cause, "kept": kept}
 
 
 async def _by_id(connection: AsyncConnection, ids: list[str]) -> dict[str, Row[Any]]:

@@ -134,20 +134,22 @@ class People:
 
     @again
     async def set_kill_switch(self, who: Principal, engaged: bool, reason: str) -> store.Switch:
-        """Engaged: nothing of the workspace is written any more, and what was queued is parked. Released: what is parked and still valid is carried out."""
+        """Engaged: nothing of the workspace is written any more, and what was queued is parked. Released: what is parked and still valid is carried out.
+
+        Where the ledger's witness holds it, engaged: a person's switch is beneath the hold. Released: two people end the hold, and a switch beneath it remains.
+        """
         if engaged and not reason.strip():
             raise RejectedInput("say why: everyone who meets the switch will read it", reason="reason_missing")
         async with self.database.writing(store.turn(who.workspace)) as tx:
             change = Change(self.circumstances(False).now)
             before = await store.kill_switch(tx, who.workspace)
-            if before.cause == store.WITNESS and engaged:
-                return before  # it would let one person alone release it
-            if before.cause == store.WITNESS and not await self._second(tx, change, who, before, reason):
+            if before.cause == store.WITNESS and not engaged and not await self._second(tx, change, who, before, reason):
                 return replace(before, first=who.name)
-            switch = store.Switch(engaged, reason, who.name, change.now)
+            switch = _switched(before, store.Switch(engaged, reason, who.name, change.now))
             await store.set_switch(tx, who.workspace, switch)
-            change.note(who.workspace, "kill_switch." + ("engaged" if engaged else "released"), "", who.name, reason=reason)
-            if engaged:
+            said = "engaged" if engaged else "remains" if switch.engaged else "released"
+            change.note(who.workspace, "kill_switch." + said, "", who.name, reason=reason)
+            if switch.engaged:
                 await parking.park_queued(tx, change, who.workspace, "kill_switch")
             else:
                 await parking.release(tx, change, self.circumstances, who.name, who.workspace)
@@ -164,7 +166,8 @@ class People:
             if before.cause == store.WITNESS and before.reason == why:
                 return
             change = Change(self.circumstances(False).now)
-            await store.set_switch(tx, workspace, store.Switch(True, why, "the ledger's witness", change.now, store.WITNESS))
+            own = before.kept if before.cause == store.WITNESS else before if before.engaged else None
+            await store.set_switch(tx, workspace, store.Switch(True, why, "the ledger's witness", change.now, store.WITNESS, kept=own))
             change.note(workspace, "kill_switch.engaged", "", "", reason=why, cause=store.WITNESS)
             await parking.park_queued(tx, change, workspace, "kill_switch")
             await change.write(tx)
@@ -233,6 +236,15 @@ class People:
         for status, reason in change.ended:
             self.metrics.actions.labels(status, reason).inc()
         self.wake()
+
+
+def _switched(before: store.Switch, own: store.Switch) -> store.Switch:
+    """The switch once a person has set theirs to `own`, and two people have released the witness's where it holds and this is no engaging."""
+    if before.cause != store.WITNESS:
+        return own
+    if own.engaged:
+        return replace(before, kept=own)  # on top of it, it would let one person alone release the hold
+    return before.kept or own
 
 
 def _growth(step: Step) -> int:

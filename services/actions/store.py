@@ -63,6 +63,7 @@ class Switch:
     at: int = 0
     cause: str = ""  # WITNESS where it set the switch
     first: str = ""  # of the two people who then release it
+    kept: Switch | None = None  # a person's own beneath the witness's: it remains once that is released
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +120,20 @@ async def let_go(tx: AsyncConnection, name: str, owner: str) -> None:
 
 async def kill_switch(connection: AsyncConnection, workspace: str) -> Switch:
     row = (await connection.execute(select(kill_switches).where(kill_switches.c.workspace == workspace))).first()
-    return Switch(row.engaged, row.reason, row.by, row.at, row.cause, row.first) if row else Switch()
+    if row is None:
+        return Switch()
+    kept = Switch(True, row.kept_reason, row.kept_by, row.kept_at) if row.kept_at else None
+    if kept and not row.engaged:
+        return kept  # the witness's was released by a process of a version that kept nothing beneath it
+    return Switch(row.engaged, row.reason, row.by, row.at, row.cause, row.first, kept if row.cause == WITNESS else None)
 
 
 async def set_switch(tx: AsyncConnection, workspace: str, switch: Switch) -> None:
-    if (await tx.execute(update(kill_switches).where(kill_switches.c.workspace == workspace).values(asdict(switch)))).rowcount == 0:
-        await tx.execute(insert(kill_switches).values(workspace=workspace, **asdict(switch)))
+    kept = switch.kept or Switch()
+    row = {name: getattr(switch, name) for name in ("engaged", "reason", "by", "at", "cause", "first")}
+    row |= {"kept_reason": kept.reason, "kept_by": kept.by, "kept_at": kept.at}
+    if (await tx.execute(update(kill_switches).where(kill_switches.c.workspace == workspace).values(row))).rowcount == 0:
+        await tx.execute(insert(kill_switches).values(workspace=workspace, **row))
 
 
 async def next_offset(connection: AsyncConnection, partition: int) -> int:

@@ -168,6 +168,9 @@ kill_switches = Table(
     Column("at", Micros, nullable=False),
     Column("cause", String(16), nullable=False, server_default=""),  # "" for a person | witness: two people release it
     Column("first", Text, nullable=False, server_default=""),  # who was the first of them
+    Column("kept_reason", Text, nullable=False, server_default=""),  # beneath the witness's hold: a person's own switch, which remains once that is released
+    Column("kept_by", Text, nullable=False, server_default=""),
+    Column("kept_at", Micros, nullable=False, server_default="0"),  # 0: there is none
 )
 
 outbox = Table(  # outcomes on their way to the events log

@@ -42,6 +42,7 @@ DONE = {
     "undone": "This decision takes back another one; it is carried out like any other.",
     "engaged": "The kill switch is engaged: nothing is changed any more, and what was queued is parked.",
     "released": "The kill switch is released: what was parked and is still valid is carried out.",
+    "stays": "Noted. The kill switch is still engaged: below stands by whom, and who has to release it.",
 }
 
 
@@ -95,10 +96,10 @@ def overview(pages: Pages) -> APIRouter:
         form = await read_form(request, v.api.session)
         engaged = form.get("engaged") == "yes"
         try:
-            await v.api.put("/v1/kill-switch", {"engaged": engaged, "reason": form.get("reason", "")})
+            switch = await v.api.put("/v1/kill-switch", {"engaged": engaged, "reason": form.get("reason", "")})
         except Refused as refused:
             return await show(v, refused=tellable(refused))
-        return back("/", done="engaged" if engaged else "released")
+        return back("/", done="engaged" if engaged else "stays" if switch["engaged"] else "released")
 
     return routes
 

@@ -95,6 +95,19 @@ async def test_the_kill_switch_stops_an_approval_and_says_so(tmp_path: Path) -> 
         assert changes(r) == ["paused"]
 
 
+async def test_a_switch_beneath_the_witnesss_hold_is_shown_and_remains(tmp_path: Path) -> None:
+    async with running(tmp_path) as r, visitor(r, "admin", "adam") as adam, visitor(r, "admin", "eve") as eve, visitor(r, "admin", "ida") as ida:
+        await r.trimtab.actions.people.hold("main", "it is not what its witness saw")
+        page = await adam.send(await adam.see("/"), "/kill-switch", engaged="yes", reason="wrong currency")
+        assert "it is not what its witness saw; two people release it" in page.text
+        assert "Beneath it, and remaining after it: engaged by adam" in page.text
+        for who in (eve, ida):
+            page = await who.send(await who.see("/"), "/kill-switch", reason="compared")
+            assert "Noted. The kill switch is still engaged" in page.text
+        assert "its witness saw" not in page.text
+        assert "Engaged by adam" in page.text
+
+
 async def test_a_form_needs_our_origin_its_own_session_and_a_sane_body(tmp_path: Path) -> None:
     async with running(tmp_path) as r, visitor(r, "reviewer", "rita") as rita, visitor(r, "reviewer", "tom") as tom:
         await seed(r)

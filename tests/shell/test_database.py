@@ -125,7 +125,7 @@ async def test_a_file_that_another_process_holds_for_too_long_is_unavailable(dat
         with pytest.raises(Unavailable):
             async with database.reading() as connection:
                 await connection.exec_driver_sql("PRAGMA busy_timeout = 1")
-                await connection.exec_driver_sql("INSERT INTO kill_switches VALUES ('main', 1, '', '', 0)")
+                await connection.exec_driver_sql("INSERT INTO leases VALUES ('main', '', 0)")
     finally:
         holder.close()
 

@@ -9,23 +9,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, update
+from sqlalchemy import delete, insert, update
 
 from services.actions import store
+from services.actions.api import switch as switch_of
 from services.actions.ledger import store as ledger
 from services.actions.ledger.audit import DAY
 from services.actions.ledger.chain import Head
 from services.actions.ledger.store import Note
 from services.actions.ledger.witness import Disagreement, Untrue, Witness
+from services.actions.tables import kill_switches, ledger_heads
 from services.actions.tables import ledger as entries
-from services.actions.tables import ledger_heads
 from services.adapters import faultpoint
+from services.adapters.db.migrate import migrate
 from services.kernel.errors import Conflict, Forbidden, RejectedInput, Unavailable
 from services.kernel.principal import Principal
+from services.people import switch as in_words
 from tests.shell.acting import AD, ADMIN, NOON, OTHER, World, a_decision, an_action, world
 
 SECRET = bytes(range(32))
 EVE = Principal("eve", "admin", "main", "session")
+IDA = Principal("ida", "admin", "main", "session")
 KEY = Principal("robot", "admin", "main", "key")
 
 
@@ -219,7 +223,10 @@ async def test_an_older_database_executes_nothing_until_two_people_release_it(on
     assert (await people.set_kill_switch(EVE, True, "I stop it myself")).cause == store.WITNESS  # which is not a way around the second person
     await w.service.step()
     assert len(w.platform.journal) == 1
-    assert not (await people.set_kill_switch(EVE, False, "I compared the platform")).engaged
+    assert (await people.set_kill_switch(EVE, False, "I compared the platform")).engaged  # by herself
+    await w.service.step()
+    assert len(w.platform.journal) == 1
+    assert not (await people.set_kill_switch(ADMIN, False, "")).engaged
     await w.service.step()
     assert (OTHER, "status", "paused") in w.platform.journal
     assert w.service.disagreements == ()
@@ -228,9 +235,91 @@ async def test_an_older_database_executes_nothing_until_two_people_release_it(on
     assert told == [
         ("kill_switch.engaged", ""),
         ("kill_switch.release_asked", "adam"),
+        ("kill_switch.engaged", "eve"),
         ("witness.accepted", "eve"),
-        ("kill_switch.released", "eve"),
+        ("kill_switch.remains", "eve"),
+        ("kill_switch.released", "adam"),
     ]
+
+
+async def switched(w: World) -> list[tuple[str, str, str]]:
+    """(kind, by, reason) of each entry about the switch."""
+    async with w.database.reading() as connection:
+        whole = await ledger.whole(connection, "main")
+    return [(e.kind.removeprefix("kill_switch."), e.by, json.loads(e.body)["reason"]) for e in whole if e.kind.startswith("kill_switch.")]
+
+
+async def test_a_persons_switch_remains_once_the_witnesss_hold_is_released(w: World) -> None:
+    people = w.service.people
+    adams = await people.set_kill_switch(ADMIN, True, "wrong currency")
+    await people.hold("main", "behind")
+    await people.hold("main", "gone")
+    await w.decide(a_decision(1))
+    await w.service.step()
+    for who in (EVE, IDA):
+        left = await people.set_kill_switch(who, False, "compared")
+    assert left == adams
+    await w.service.step()
+    assert w.platform.journal == []
+    async with w.database.reading() as connection:
+        assert await store.kill_switch(connection, "main") == adams
+    assert await switched(w) == [
+        ("engaged", "adam", "wrong currency"),
+        ("engaged", "", "behind"),
+        ("engaged", "", "gone"),
+        ("release_asked", "eve", "compared"),
+        ("remains", "ida", "compared"),
+    ]
+    assert not (await people.set_kill_switch(ADMIN, False, "")).engaged
+    await w.service.step()
+    assert w.platform.journal == [(AD, "status", "paused")]
+
+
+async def test_a_switch_that_is_engaged_while_the_witness_holds_is_kept_and_noted(w: World) -> None:
+    people = w.service.people
+    await people.hold("main", "behind")
+    await people.set_kill_switch(EVE, False, "compared")
+    both = await people.set_kill_switch(ADMIN, True, "wrong currency")
+    adams = store.Switch(True, "wrong currency", "adam", NOON)
+    assert both == store.Switch(True, "behind", "the ledger's witness", NOON, store.WITNESS, "eve", adams)
+    async with w.database.reading() as connection:
+        assert await store.kill_switch(connection, "main") == both
+    assert await people.set_kill_switch(IDA, False, "compared") == adams
+    assert (await switched(w))[1:] == [("release_asked", "eve", "compared"), ("engaged", "adam", "wrong currency"), ("remains", "ida", "compared")]
+
+
+async def test_a_process_of_the_version_before_that_releases_the_hold_leaves_the_persons_switch(w: World) -> None:
+    """Both versions run while one replaces the other: the older knows the columns of its own schema alone."""
+    adams = await w.service.people.set_kill_switch(ADMIN, True, "wrong currency")
+    await w.service.people.hold("main", "behind")
+    async with w.database.writing() as tx:
+        theirs = {"engaged": False, "reason": "compared", "by": "ida", "at": NOON, "cause": "", "first": ""}
+        await tx.execute(update(kill_switches).values(theirs))
+        await tx.execute(insert(kill_switches).values(workspace="other", **theirs))
+    async with w.database.reading() as connection:
+        assert await store.kill_switch(connection, "main") == adams
+        assert not (await store.kill_switch(connection, "other")).engaged
+    await migrate(w.database, "0006_ledger_checks")
+    await migrate(w.database)
+    async with w.database.reading() as connection:
+        assert await store.kill_switch(connection, "main") == adams
+        assert not (await store.kill_switch(connection, "other")).engaged
+
+
+async def test_whoever_asks_is_told_of_the_hold_and_of_the_switch_beneath_it() -> None:
+    both = store.Switch(True, "behind", "the ledger's witness", NOON, store.WITNESS, "", store.Switch(True, "wrong currency", "adam", NOON))
+    assert switch_of(both) == {
+        "engaged": True,
+        "reason": "behind; two people release it",
+        "by": "the ledger's witness",
+        "at": "2026-09-21T14:13:20.000000Z",
+        "cause": "witness",
+        "kept": {"reason": "wrong currency", "by": "adam", "at": "2026-09-21T14:13:20.000000Z"},
+    }
+    assert in_words(switch_of(both)) == (
+        "kill switch ON since 2026-09-21T14:13:20Z by the ledger's witness: behind; two people release it; "
+        "beneath it, and remaining after it, since 2026-09-21T14:13:20Z by adam: wrong currency"
+    )
 
 
 async def test_a_service_that_starts_on_an_older_database_is_held_before_it_executes(on_files: World, tmp_path: Path) -> None:

@@ -149,8 +149,7 @@ def nothing_is_changed_without_authority(world: World, records: Records, decided
             yield f"decision {decision.id} was approved after its time"
     stopped = False
     for entry in ledger(world):
-        if entry.kind.startswith("kill_switch."):
-            stopped = entry.kind == "kill_switch.engaged"
+        stopped = {"kill_switch.engaged": True, "kill_switch.released": False}.get(entry.kind, stopped)
         if stopped and entry.kind == "intent":
             yield f"{entry.subject} was begun while the switch was on"
     calls = {r["key"] for r in rows(world, "SELECT key FROM attempts WHERE key != '' AND answer != 'unsent'")}
