@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -19,6 +21,7 @@ from services.kernel.record import Tick
 from services.rules_engine.checkpoint import Checkpoints
 from tests.shell.commanded import Up, run, up_with_a_platform
 
+ROOT = Path(__file__).parents[2]
 HOUR = 3_600_000_000
 
 
@@ -252,3 +255,9 @@ def test_checkpoints_are_listed_and_verified_from_the_folder_alone(data: Path) -
     said = run("checkpoint", "verify", data=str(data))
     assert said.code == 1
     assert "DAMAGED: its hash does not agree" in said.out
+
+
+def test_a_folder_is_examined_without_kafkas_client(data: Path) -> None:
+    script = "import sys; from services.doctor import examine; print(len(list(examine({'TRIMTAB_DATA': sys.argv[1]}))), 'aiokafka' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", script, str(data)], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert int(said[0]) > 10 and said[1] == "False"

@@ -1,75 +1,39 @@
-"""What stands in the way of a folder's being used, a line a check: ok, warn or FAIL, and what to do. Reads only, and needs no Trimtab to run.
-
-A FAIL is what a start would refuse, or what would lose or alter something; a warn is what will become one, or what somebody should know.
-"""
+"""What stands in the way of a data folder's being used."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx2
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
 
-from services.actions.ledger import store as chain_store
 from services.actions.ledger.chain import Broken, Entry, Head, verify
-from services.actions.ledger.witness import compare, witness_of, witnessed
 from services.adapters.clock import SystemClock, instant
-from services.adapters.db.database import Database
-from services.adapters.db.migrate import MIGRATIONS, migrated
+from services.adapters.db.migrate import MIGRATIONS
 from services.adapters.log.archive import Archive, Registered, begins, first_record, registered, unlinked
 from services.adapters.log.codec import EVENTS
-from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.lock import holder
-from services.adapters.log.shelf import Shelf, lost_of, shelf_of
-from services.adapters.settings import Settings, from_environment
+from services.adapters.settings import Settings
 from services.backup import DATABASES, SECRETS, UNFINISHED, faults_of, reading
-from services.kernel.errors import Misconfigured, Unavailable
-from services.kernel.record import Clock, Stamped
+from services.doctor.checkpoints import Found, judged, newest
+from services.doctor.line import FAIL, OK, SECOND, TAMPERED, WARN, Line
+from services.kernel.errors import Unavailable
+from services.kernel.record import Clock, Record, Stamped
 from services.rules_engine.bucket import checkpoints_of
-from services.rules_engine.checkpoint import Header, Unusable, mark
-from services.rules_engine.core.state import STATE
 from services.rules_engine.worker import SKEW
-from services.tail import on_kafka
 
-OK, WARN, FAIL = "ok", "warn", "FAIL"
-SECOND, GB = 1_000_000, 1 << 30
+GB = 1 << 30
 SCARCE, SHORT = GB // 10, GB  # bytes free
-APART = 5 * SECOND  # a clock further off than this is told
-OVERDUE = 3600  # seconds that a segment may be late
-TAMPERED = "somebody wrote to it: keep a copy, compare with the last export kept elsewhere, treat it as an incident"
-FAR_BEHIND = 2_000_000  # records that a start would fold without a checkpoint
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
-    level: str
-    name: str
-    text: str
-    mend: str = ""
-
-
-def examine(environment: Mapping[str, str]) -> Iterator[Line]:
+def examined(settings: Settings) -> Iterator[Line]:
     """Every check in turn; one that cannot be made is a FAIL of its own, and the others go on."""
-    try:
-        settings = from_environment(environment)
-    except Misconfigured as error:
-        yield Line(FAIL, "settings", str(error), "correct the variables that it names; docs/settings.md lists all")
-        return
-    yield Line(OK, "settings", f"data in {settings.data}, workspace {settings.workspace}")
-    if settings.kafka:
-        yield from asyncio.run(kafka(settings))
-        yield from asyncio.run(database(settings))
-        return
     if not (settings.data / "events.db").exists():
         yield Line(FAIL, "folder", f"{settings.data} holds no Trimtab", "name its folder with TRIMTAB_DATA, or begin one with `trimtab up`")
         return
@@ -84,107 +48,6 @@ def examine(environment: Mapping[str, str]) -> Iterator[Line]:
             yield from check(settings)
         except (OSError, sqlite3.Error, Unavailable) as error:
             yield Line(FAIL, name, str(error), "see the other lines: what they name must be mended first")
-
-
-async def kafka(settings: Settings) -> list[Line]:
-    """Both topics are as they have to be, and the brokers' clocks are not ahead of ours."""
-    lines = []
-    for name in ("events", "decisions", *(["events.each"] if settings.kafka_each else [])):
-        try:
-            async with on_kafka(settings, name) as there:
-                ends = {n: await there.ends(n) for n in range(there.partitions)}
-                held = sum(end - begin for begin, end in ends.values())
-                lines.append(Line(OK, "kafka", f"{there.topic.name}: {there.partitions} partitions, {held} records"))
-                shelf = shelf_of(settings, there.topic.name) if settings.archive and name != "events.each" else None
-                lines += [await shelved(settings, there, shelf, n, *ends[n]) for n in ends if shelf is not None]
-                reach = {n: await asyncio.to_thread(shelf.reach, n, begin) if shelf is not None else begin for n, (begin, _) in ends.items()}
-                if lost := [str(n) for n, first in reach.items() if first]:
-                    mend = "keep the checkpoints: a start of these goes by them alone; let the topic keep records for longer, or archive them (TRIMTAB_ARCHIVE)"
-                    lines.append(Line(WARN, "kafka", f"{there.topic.name} has lost the beginning of partition {', '.join(lost)}", mend))
-                newest = [s for n, (begin, end) in ends.items() if end > begin for s in await there.read(n, end - 1, 1)]
-                ahead = max((s.stamp for s in newest), default=0) - SystemClock().now()
-                if ahead > SKEW:
-                    lines.append(Line(FAIL, "clock", f"the brokers stamp {ahead / SECOND:.0f} s ahead of this machine's clock", "set both clocks (NTP)"))
-        except (Misconfigured, Unavailable) as error:
-            lines.append(Line(FAIL, "kafka", str(error), "see docs/kafka.md"))
-    return lines
-
-
-async def shelved(settings: Settings, there: KafkaLog[Any], shelf: Shelf, partition: int, begin: int, end: int) -> Line:
-    """How far the archive of a partition reaches, and how old the first record is that it lacks."""
-    every = await asyncio.to_thread(shelf.every, partition)
-    following = every[-1].last + 1 if every else begin
-    waiting = await there.read(partition, following, 1) if begin <= following < end else ()
-    lag = (SystemClock().now() - waiting[0].stamp) / SECOND if waiting else 0
-    where = f"{there.topic.name}-{partition}"
-    text = f"{where}: records {every[0].first} to {following - 1} are archived" if every else f"{where}: nothing is archived"
-    if waiting:
-        text += f", {end - following} more are on Kafka alone, the oldest {lag / 3600:.1f} h old"
-    damaged = [r for r in every if r.segment is None]
-    if damaged:
-        return Line(FAIL, "archive", f"{text}; {damaged[0].blob.name}: {damaged[0].why}", "restore that file from a backup; see `trimtab log verify`")
-    if every and (following < begin or following > end):
-        why = f"but Kafka holds {begin} to {end - 1}"
-        return Line(FAIL, "archive", f"{text}, {why}", "docs/operations.md, the runbook: records are lost to the archive, or it is another log's")
-    if many := lost_of(every):
-        return Line(WARN, "archive", f"{text}; {many} of them were deleted before", "replays reach back to the last gap; keep the checkpoint after it")
-    if lag > settings.log_segment_hours * 3600 + OVERDUE:
-        return Line(WARN, "archive", text, "a running `trimtab serve rules` does it within minutes, or its log says why not")
-    return Line(OK, "archive", text)
-
-
-async def database(settings: Settings) -> list[Line]:
-    """PostgreSQL answers, its schema is this build's, its clock is near ours, and there is a secret."""
-    mend = "see docs/postgres.md and docs/production.md"
-    if not settings.database:
-        return [Line(FAIL, "database", "TRIMTAB_KAFKA is set and TRIMTAB_DATABASE is not", mend)]
-    there = Database(settings.database_address, settings.database_password)
-    try:
-        await migrated(there)
-        async with there.reading() as connection:
-            theirs = int(await connection.scalar(text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")) or 0)
-        apart = abs(theirs - SystemClock().now())
-        lines = [Line(OK, "database", f"{there.place}, its schema is this build's")]
-        if apart > APART:
-            both = "set both clocks (NTP): what is too old to act on is judged by ours"
-            lines.append(Line(WARN, "clock", f"the database's clock is {apart / SECOND:.1f} s from this machine's", both))
-        lines += await chains(there)
-        if settings.secret and settings.witness is not None:
-            lines += await witness(settings, there)
-    except (Misconfigured, Unavailable) as error:
-        lines = [Line(FAIL, "database", str(error), mend)]
-    finally:
-        await there.close()
-    if not settings.secret:
-        lines.append(Line(FAIL, "secrets", "TRIMTAB_SECRET_FILE is not set", "openssl rand -hex 32; the same for all services"))
-    return lines
-
-
-async def chains(there: Database) -> list[Line]:
-    """Every workspace's chain in PostgreSQL holds to its head."""
-    lines = []
-    async with there.reading() as connection:
-        for workspace in await chain_store.workspaces(connection):
-            found = await chain_store.check(connection, workspace)
-            if isinstance(found, Broken):
-                lines.append(Line(FAIL, "ledger", f"{workspace}: broken at entry {found.sequence}: {found.why}", TAMPERED))
-            else:
-                lines.append(Line(OK, "ledger", f"{workspace}: {found.head.sequence} entries, head {found.head.hash[:16]}"))
-    return lines or [Line(OK, "ledger", "empty")]
-
-
-async def witness(settings: Settings, there: Database) -> list[Line]:
-    """The database is not behind what was seen of it outside."""
-    seen_by = witness_of(settings.witness, bytes.fromhex(settings.secret))
-    assert seen_by is not None
-    try:
-        seen = seen_by.all()
-    except OSError as error:
-        return [Line(FAIL, "witness", f"{settings.witness}: {error}", "see to TRIMTAB_WITNESS: the same folder for all processes of actions")]
-    async with there.reading() as connection:
-        found = await compare(connection, seen, await witnessed(connection))
-    mend = "docs/operations.md, the runbook: find out what happened to the database, then two people release its kill switch"
-    return [Line(FAIL, "witness", f"{d.workspace}: {d.why}", mend) for d in found] or [Line(OK, "witness", f"{len(seen)} heads in {settings.witness}, as seen")]
 
 
 def folder(settings: Settings) -> Iterator[Line]:
@@ -373,54 +236,24 @@ def decisions(settings: Settings) -> Iterator[Line]:
 
 def checkpoints(settings: Settings) -> Iterator[Line]:
     with contextlib.closing(reading(settings.data / "events.db")) as file:
-        live, last = file.execute("SELECT coalesce(min(number), 0), coalesce(max(number), -1) FROM records WHERE partition = 0").fetchone()
+        live, _ = ends(file)
         first = Archive(settings.archive_folder).reach(registered(file), live)
-        usable, faults = usable_checkpoint(settings, file, first, last)
-    yield from faults
-    behind = last + 1 - (usable.offset if usable else first)
-    if any(f.level == FAIL for f in faults):
-        return
-    if usable is None and first > 0:
-        mend = "restore the whole log, or a checkpoint, from a backup: until then a start is refused"
-        yield Line(FAIL, "checkpoints", f"none covers the records before {first}, and they are gone", mend)
-    elif usable is None:
-        yield Line(WARN if behind > FAR_BEHIND else OK, "checkpoints", f"none: a start folds all {behind} records")
-    else:
-        age = f"of {instant(usable.at)}, {behind} records behind the log"
-        yield Line(WARN if behind > FAR_BEHIND else OK, "checkpoints", f"the newest that is valid is {age}")
+        found = newest([checkpoints_of(settings)], 0, first)
+        _, end = ends(file)  # asked for later: meanwhile both may have grown
+        yield from judged(found, first, end, before(file, found), settings.checkpoints or str(settings.checkpoints_folder))
 
 
-def usable_checkpoint(settings: Settings, file: sqlite3.Connection, first: int, last: int) -> tuple[Header | None, list[Line]]:
-    """The newest that a start would go on from, and what is to be said about newer ones."""
-    faults = []
-    there = checkpoints_of(settings)
-    for kept in there.every(0):
-        try:
-            header = there.verify(kept)
-        except (OSError, Unusable) as error:
-            faults.append(Line(WARN, "checkpoints", f"{kept.path.name}: {error}", "a start passes it over; delete it"))
-            continue
-        if header.state != STATE:
-            faults.append(Line(WARN, "checkpoints", f"{kept.path.name} is of form {header.state}, this build's is {STATE}", "a start passes it over"))
-        elif header.offset < first:
-            faults.append(Line(WARN, "checkpoints", f"{kept.path.name}: the log begins after it", "delete it"))
-        elif header.offset > last + 1 or not is_marked(file, header):
-            mend = "restore the log that belongs to this folder: a start is refused"
-            faults.append(Line(FAIL, "checkpoints", f"{kept.path.name} was not taken of this log, or the log has lost records", mend))
-            return None, faults
-        else:
-            return header, faults
-    return None, faults
+def ends(file: sqlite3.Connection) -> tuple[int, int]:
+    """(the first record that is there, the next that will be)."""
+    first, end = file.execute("SELECT coalesce(min(number), 0), coalesce(max(number), -1) + 1 FROM records WHERE partition = 0").fetchone()
+    return first, end
 
 
-def is_marked(file: sqlite3.Connection, header: Header) -> bool:
-    """Whether the record before the checkpoint is the one that it was taken after, where it is still there."""
-    offset = header.offset - 1
+def before(file: sqlite3.Connection, found: Found) -> Stamped[Record] | None:
+    """The record that the checkpoint was taken after, None where it is not there any more."""
+    offset = found.header.offset - 1 if found.header else -1
     row = file.execute("SELECT stamp, data FROM records WHERE partition = 0 AND number = ?", (offset,)).fetchone()
-    if row is None:
-        return True
-    stamped = Stamped(offset, row[0], EVENTS.decode(row[1]))
-    return header.last in (mark(stamped), mark(stamped, frozenset({offset})))
+    return None if row is None else Stamped(offset, row[0], EVENTS.decode(row[1]))
 
 
 def ledger(settings: Settings) -> Iterator[Line]:

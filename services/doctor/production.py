@@ -1,0 +1,132 @@
+"""What stands in the way of the services of production: Kafka's topics, their archive, PostgreSQL, its chains and their witness."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import text
+
+from services.actions.ledger import store as chain_store
+from services.actions.ledger.chain import Broken
+from services.actions.ledger.witness import compare, witness_of, witnessed
+from services.adapters.clock import SystemClock
+from services.adapters.db.database import Database
+from services.adapters.db.migrate import migrated
+from services.adapters.log.kafka import KafkaLog
+from services.adapters.log.shelf import Shelf, lost_of, shelf_of
+from services.adapters.settings import Settings
+from services.doctor.line import FAIL, OK, SECOND, TAMPERED, WARN, Line
+from services.kernel.errors import Misconfigured, Unavailable
+from services.rules_engine.worker import SKEW
+from services.tail import on_kafka
+
+APART = 5 * SECOND  # a clock further off than this is told
+OVERDUE = 3600  # seconds that a segment may be late
+
+
+def examined(settings: Settings) -> Iterator[Line]:
+    yield from asyncio.run(kafka(settings))
+    yield from asyncio.run(database(settings))
+
+
+async def kafka(settings: Settings) -> list[Line]:
+    """Both topics are as they have to be, and the brokers' clocks are not ahead of ours."""
+    lines = []
+    for name in ("events", "decisions", *(["events.each"] if settings.kafka_each else [])):
+        try:
+            async with on_kafka(settings, name) as there:
+                ends = {n: await there.ends(n) for n in range(there.partitions)}
+                held = sum(end - begin for begin, end in ends.values())
+                lines.append(Line(OK, "kafka", f"{there.topic.name}: {there.partitions} partitions, {held} records"))
+                shelf = shelf_of(settings, there.topic.name) if settings.archive and name != "events.each" else None
+                lines += [await shelved(settings, there, shelf, n, *ends[n]) for n in ends if shelf is not None]
+                reach = {n: await asyncio.to_thread(shelf.reach, n, begin) if shelf is not None else begin for n, (begin, _) in ends.items()}
+                if lost := [str(n) for n, first in reach.items() if first]:
+                    mend = "keep the checkpoints: a start of these goes by them alone; let the topic keep records for longer, or archive them (TRIMTAB_ARCHIVE)"
+                    lines.append(Line(WARN, "kafka", f"{there.topic.name} has lost the beginning of partition {', '.join(lost)}", mend))
+                last = [s for n, (begin, end) in ends.items() if end > begin for s in await there.read(n, end - 1, 1)]
+                ahead = max((s.stamp for s in last), default=0) - SystemClock().now()
+                if ahead > SKEW:
+                    lines.append(Line(FAIL, "clock", f"the brokers stamp {ahead / SECOND:.0f} s ahead of this machine's clock", "set both clocks (NTP)"))
+        except (Misconfigured, Unavailable) as error:
+            lines.append(Line(FAIL, "kafka", str(error), "see docs/kafka.md"))
+    return lines
+
+
+async def shelved(settings: Settings, there: KafkaLog[Any], shelf: Shelf, partition: int, begin: int, end: int) -> Line:
+    """How far the archive of a partition reaches, and how old the first record is that it lacks."""
+    every = await asyncio.to_thread(shelf.every, partition)
+    following = every[-1].last + 1 if every else begin
+    waiting = await there.read(partition, following, 1) if begin <= following < end else ()
+    lag = (SystemClock().now() - waiting[0].stamp) / SECOND if waiting else 0
+    where = f"{there.topic.name}-{partition}"
+    text = f"{where}: records {every[0].first} to {following - 1} are archived" if every else f"{where}: nothing is archived"
+    if waiting:
+        text += f", {end - following} more are on Kafka alone, the oldest {lag / 3600:.1f} h old"
+    damaged = [r for r in every if r.segment is None]
+    if damaged:
+        return Line(FAIL, "archive", f"{text}; {damaged[0].blob.name}: {damaged[0].why}", "restore that file from a backup; see `trimtab log verify`")
+    if every and (following < begin or following > end):
+        why = f"but Kafka holds {begin} to {end - 1}"
+        return Line(FAIL, "archive", f"{text}, {why}", "docs/operations.md, the runbook: records are lost to the archive, or it is another log's")
+    if many := lost_of(every):
+        return Line(WARN, "archive", f"{text}; {many} of them were deleted before", "replays reach back to the last gap; keep the checkpoint after it")
+    if lag > settings.log_segment_hours * 3600 + OVERDUE:
+        return Line(WARN, "archive", text, "a running `trimtab serve rules` does it within minutes, or its log says why not")
+    return Line(OK, "archive", text)
+
+
+async def database(settings: Settings) -> list[Line]:
+    """PostgreSQL answers, its schema is this build's, its clock is near ours, and there is a secret."""
+    mend = "see docs/postgres.md and docs/production.md"
+    if not settings.database:
+        return [Line(FAIL, "database", "TRIMTAB_KAFKA is set and TRIMTAB_DATABASE is not", mend)]
+    there = Database(settings.database_address, settings.database_password)
+    try:
+        await migrated(there)
+        async with there.reading() as connection:
+            theirs = int(await connection.scalar(text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)")) or 0)
+        apart = abs(theirs - SystemClock().now())
+        lines = [Line(OK, "database", f"{there.place}, its schema is this build's")]
+        if apart > APART:
+            both = "set both clocks (NTP): what is too old to act on is judged by ours"
+            lines.append(Line(WARN, "clock", f"the database's clock is {apart / SECOND:.1f} s from this machine's", both))
+        lines += await chains(there)
+        if settings.secret and settings.witness is not None:
+            lines += await witness(settings, there)
+    except (Misconfigured, Unavailable) as error:
+        lines = [Line(FAIL, "database", str(error), mend)]
+    finally:
+        await there.close()
+    if not settings.secret:
+        lines.append(Line(FAIL, "secrets", "TRIMTAB_SECRET_FILE is not set", "openssl rand -hex 32; the same for all services"))
+    return lines
+
+
+async def chains(there: Database) -> list[Line]:
+    """Every workspace's chain in PostgreSQL holds to its head."""
+    lines = []
+    async with there.reading() as connection:
+        for workspace in await chain_store.workspaces(connection):
+            found = await chain_store.check(connection, workspace)
+            if isinstance(found, Broken):
+                lines.append(Line(FAIL, "ledger", f"{workspace}: broken at entry {found.sequence}: {found.why}", TAMPERED))
+            else:
+                lines.append(Line(OK, "ledger", f"{workspace}: {found.head.sequence} entries, head {found.head.hash[:16]}"))
+    return lines or [Line(OK, "ledger", "empty")]
+
+
+async def witness(settings: Settings, there: Database) -> list[Line]:
+    """The database is not behind what was seen of it outside."""
+    seen_by = witness_of(settings.witness, bytes.fromhex(settings.secret))
+    assert seen_by is not None
+    try:
+        seen = await asyncio.to_thread(seen_by.all)
+    except OSError as error:
+        return [Line(FAIL, "witness", f"{settings.witness}: {error}", "see to TRIMTAB_WITNESS: the same folder for all processes of actions")]
+    async with there.reading() as connection:
+        found = await compare(connection, seen, await witnessed(connection))
+    mend = "docs/operations.md, the runbook: find out what happened to the database, then two people release its kill switch"
+    return [Line(FAIL, "witness", f"{d.workspace}: {d.why}", mend) for d in found] or [Line(OK, "witness", f"{len(seen)} heads in {settings.witness}, as seen")]
