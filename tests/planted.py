@@ -58,6 +58,7 @@ WATCHED = "tests/shell/test_ledger_watch.py::"
 SHOWN = "tests/e2e/test_demo_production.py::"
 ALIVE, CLOCKS = (f"tests/shell/test_{name}.py::" for name in ("livez", "clocks"))
 BUCKET = "tests/shell/test_bucket.py::"
+EXAMINED = "tests/shell/test_doctor_production.py::"
 SEQUENCE = "tests/shell/test_sequence.py::"
 CHECKPOINTS = "tests/shell/test_checkpoints.py::"
 PLUG = "tests/e2e/plug/test_plug.py::test_a_process_killed_several_times_leaves_everything_as_it_would_have_been"
@@ -832,6 +833,20 @@ PLANTS = (
         "        elif oldest > 0 or why:\n",
         "        elif oldest < 0:\n",
         (CHECKPOINTS + "test_a_log_without_its_beginning_is_refused_where_no_checkpoint_covers_the_gap",),
+    ),
+    Plant(
+        "doctor takes the checkpoint of another log for a good one",
+        "services/doctor/checkpoints.py",
+        "(header.offset > end or not is_marked(header, before))",
+        "header.offset > end",
+        (EXAMINED + "test_a_checkpoint_of_another_log_is_a_failure",),
+    ),
+    Plant(
+        "doctor finds nothing amiss where no checkpoint covers what is gone",
+        "services/doctor/checkpoints.py",
+        "if header is None and first > 0:",
+        "if header is None and first > end:",
+        (EXAMINED + "test_no_checkpoint_is_a_failure_where_the_topic_has_lost_its_beginning",),
     ),
     Plant(
         "a rule whose ready record was not written waits for something else to happen",

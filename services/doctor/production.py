@@ -1,9 +1,10 @@
-"""What stands in the way of the services of production: Kafka's topics, their archive, PostgreSQL, its chains and their witness."""
+"""What stands in the way of the services of production: Kafka's topics, their archive and checkpoints, PostgreSQL, its chains and their witness."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import text
@@ -17,8 +18,11 @@ from services.adapters.db.migrate import migrated
 from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.shelf import Shelf, lost_of, shelf_of
 from services.adapters.settings import Settings
+from services.doctor.checkpoints import judged, newest
 from services.doctor.line import FAIL, OK, SECOND, TAMPERED, WARN, Line
 from services.kernel.errors import Misconfigured, Unavailable
+from services.kernel.record import Record
+from services.rules_engine.bucket import checkpoints_of, daily_of
 from services.rules_engine.worker import SKEW
 from services.tail import on_kafka
 
@@ -46,6 +50,8 @@ async def kafka(settings: Settings) -> list[Line]:
                 if lost := [str(n) for n, first in reach.items() if first]:
                     mend = "keep the checkpoints: a start of these goes by them alone; let the topic keep records for longer, or archive them (TRIMTAB_ARCHIVE)"
                     lines.append(Line(WARN, "kafka", f"{there.topic.name} has lost the beginning of partition {', '.join(lost)}", mend))
+                if name == "events":
+                    lines += await checkpoints(settings, there, reach)
                 last = [s for n, (begin, end) in ends.items() if end > begin for s in await there.read(n, end - 1, 1)]
                 ahead = max((s.stamp for s in last), default=0) - SystemClock().now()
                 if ahead > SKEW:
@@ -76,6 +82,40 @@ async def shelved(settings: Settings, there: KafkaLog[Any], shelf: Shelf, partit
     if lag > settings.log_segment_hours * 3600 + OVERDUE:
         return Line(WARN, "archive", text, "a running `trimtab serve rules` does it within minutes, or its log says why not")
     return Line(OK, "archive", text)
+
+
+async def checkpoints(settings: Settings, there: KafkaLog[Record], reach: Mapping[int, int]) -> list[Line]:
+    """Of every partition, given the first record that can be had of it: what a start would go on from. Partitions that are alike share a line."""
+    places = [checkpoints_of(settings), *([daily_of(settings)] if settings.archive else ())]
+    where = settings.checkpoints or str(settings.checkpoints_folder)
+    if settings.archive:
+        where += f" or {settings.daily_checkpoints}"
+    said: dict[Line, list[int]] = {}
+    for n, first in reach.items():
+        try:
+            found = await asyncio.to_thread(newest, places, n, first)
+        except (OSError, Unavailable) as error:
+            fault = Line(FAIL, "checkpoints", str(error), "see to TRIMTAB_CHECKPOINTS and TRIMTAB_ARCHIVE: a start waits for them, or is refused")
+            said[fault] = list(reach)[n:]  # each would wait as long
+            break
+        begin, end = await there.ends(n)  # asked for later: meanwhile both may have grown
+        offset = found.header.offset if found.header else 0
+        page = await there.read(n, offset - 1, 1) if begin < offset <= end else ()
+        before = page[0] if page and page[0].offset == offset - 1 else None
+        for line in judged(found, first, end, before, where):
+            said.setdefault(line, []).append(n)
+    return [replace(line, text=f"{there.topic.name}-{runs(alike)}: {line.text}") for line, alike in said.items()]
+
+
+def runs(numbers: Sequence[int]) -> str:
+    """Numbers in ascending order, those that follow one another by their ends: 0-3,7."""
+    ends: list[list[int]] = []
+    for n in numbers:
+        if ends and n == ends[-1][1] + 1:
+            ends[-1][1] = n
+        else:
+            ends.append([n, n])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
 async def database(settings: Settings) -> list[Line]:
