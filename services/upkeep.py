@@ -77,7 +77,7 @@ def skip(offset: int, reason: Annotated[str, typer.Option(help="why, for everyon
 
 
 def doctor() -> None:
-    """Checks the data folder and says what to mend, a line a check, whether or not a Trimtab runs on it; ends with 1 where something must be mended."""
+    """Checks the data folder, or what production stands on, running or not, a line a check, and says what to mend; ends with 1 where something must be."""
     from services.doctor import FAIL, examine
 
     found = []
