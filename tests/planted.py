@@ -103,8 +103,13 @@ PLANTS = (
     # -- clocks that differ ----------------------------------------------------------------------------------------------------
     Plant(
         "leases go by each machine's own clock",
-        "services/adapters/db/clock.py", "Own(own) if database.is_sqlite else OfTheDatabase()", "Own(own)",
+        "services/adapters/db/clock.py", "OfTheMachine(own) if database.is_sqlite else OfTheDatabase()", "OfTheMachine(own)",
         (CLOCKS + "test_whatever_clocks_say_nobody_takes_what_another_that_lives_has",),
+    ),
+    Plant(
+        "what elapses goes by a clock that may be set",
+        "services/adapters/db/clock.py", "OfTheMachine(own) if database.is_sqlite", "Own(own) if database.is_sqlite",
+        (CLOCKS + "test_the_time_that_all_share_is_the_databases_and_what_elapses_is_nobodys_to_set",),
     ),
     Plant(
         "what is put back waits for years",
@@ -676,9 +681,16 @@ PLANTS = (
     Plant(
         "the fencing token is not compared",
         actions("execute"),
-        'intents.c.token == lease.token, intents.c.state == "running", intents.c.lease_until >= now',
-        'intents.c.state == "running", intents.c.lease_until >= now',
+        "this = and_(intents.c.decision_id == lease.decision_id, intents.c.token == lease.token)",
+        "this = intents.c.decision_id == lease.decision_id",
         (CRASH + "test_a_stale_token_is_fenced_off",),
+    ),
+    Plant(
+        "the lease is not looked at right before the call",
+        actions("execute"),
+        'return looked, "" if is_ours else "lease_lost"',
+        'return looked, ""',
+        (PARKING + "test_whoever_has_no_lease_any_more_when_it_looks_last_sends_nothing",),
     ),
     Plant(
         "two changes of one object are in flight",
@@ -739,8 +751,8 @@ PLANTS = (
     Plant(
         "a budget goes over the wire as a difference",
         actions("executors/sandbox"),
-        "json={step.attribute: step.desired}",
-        "json={step.attribute: step.desired - observed.value if isinstance(step.desired, int) else step.desired}",
+        "change = {step.attribute: step.desired}",
+        "change = {step.attribute: step.desired - observed.value if isinstance(step.desired, int) else step.desired}",
         (EXECUTORS + "test_a_status_and_a_budget_are_set_and_read_back",),
     ),
     Plant(
@@ -749,7 +761,7 @@ PLANTS = (
         '        if not await self._intend(lease, draft, key):\n'
         '            return False\n'
         '        faultpoint("actions.intended")\n'
-        '        if why := await self._why_not_sent(lease, begun):\n'
+        '        if why := await self._why_not_sent(lease, move, begun):\n'
         '            await self._withdraw(lease, draft, why)\n'
         '            return False\n'
         '        answer = await self._write(step, observed, key)\n',
@@ -757,7 +769,7 @@ PLANTS = (
         '        if not await self._intend(lease, draft, key):\n'
         '            return False\n'
         '        faultpoint("actions.intended")\n'
-        '        if why := await self._why_not_sent(lease, begun):\n'
+        '        if why := await self._why_not_sent(lease, move, begun):\n'
         '            await self._withdraw(lease, draft, why)\n'
         '            return False\n',
         (ACTIONS + "test_every_call_has_a_committed_intent_with_what_was_read_and_what_was_asked",),
@@ -1161,6 +1173,34 @@ PLANTS = (
         "so = self.circumstances((await store.kill_switch(tx, lease.workspace)).engaged)",
         'so = __import__("dataclasses").replace(self.circumstances((await store.kill_switch(tx, lease.workspace)).engaged), hold=False)',
         (PARKING + "test_what_the_last_process_left_in_the_queue_is_not_written_in_hold_mode",),
+    ),
+    Plant(
+        "a switch that is engaged after the intent stops nothing",
+        actions("execute"),
+        "                if why:\n                    return why\n",
+        "",
+        (PARKING + "test_what_stops_a_change_after_its_intent_stops_the_write",),
+    ),
+    Plant(
+        "a second step whose time ended after its intent is taken",
+        actions("execute"),
+        "has_begun=move.role != APPLY)",
+        "has_begun=True)",
+        (PARKING + "test_a_second_step_that_becomes_too_late_after_its_intent_is_not_taken_and_the_first_is_restored",),
+    ),
+    Plant(
+        "the last look at the switch is believed however old it is",
+        actions("execute"),
+        "if now <= looked + self.pace.fresh:",
+        "if True:",
+        (PARKING + "test_nothing_is_sent_on_a_look_at_the_switch_that_is_old_by_now",),
+    ),
+    Plant(
+        "a write is sent however long it waited for its connection",
+        "services/adapters/http/calling.py",
+        'if event.endswith("send_request_headers.started") and elapsed() > until:',
+        "if False:",
+        ("tests/shell/test_calling.py::test_a_write_that_is_not_under_way_in_time_is_not_sent",),
     ),
     Plant(
         "under the kill switch a rule fires anew at every boundary",
@@ -1574,7 +1614,7 @@ PLANTS = (
     Plant(
         "a worker that stood still before the call calls all the same",
         actions("execute"),
-        "if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:",
+        "if now > begun + self.pace.lease - self.pace.call:",
         "if False:",
         (CRASH + "test_a_worker_that_stood_still_between_its_intent_and_the_call_sends_nothing_and_tries_again",),
     ),

@@ -66,6 +66,8 @@ class Pace:
 
     lease: int = 60 * SECOND  # at least three times `call`
     call: int = 15 * SECOND
+    fresh: int = SECOND // 2  # how old the last look at the switch may be when a call begins
+    last_looks: int = 3  # of these, until one is fresh
     again: int = 1 * SECOND  # the first wait before another look; doubles each time
     looks: int = 5  # reads before doubt ends
     tries: int = 6  # tries at one step before giving up, or before a restore believes that it is not needed
@@ -234,7 +236,7 @@ class Execution:
         if not await self._intend(lease, draft, key):
             return False
         faultpoint("actions.intended")
-        if why := await self._why_not_sent(lease, begun):
+        if why := await self._why_not_sent(lease, move, begun):
             await self._withdraw(lease, draft, why)
             return False
         answer = await self._write(step, observed, key)
@@ -247,16 +249,37 @@ class Execution:
             return not again
         return await self._look(lease, answered)
 
-    async def _why_not_sent(self, lease: Lease, begun: int) -> str:
-        """Why what was intended at `begun` may not be sent after all, "" where it may."""
+    async def _why_not_sent(self, lease: Lease, move: Change, begun: int) -> str:
+        """Why what was intended at `begun` may not be sent after all; "" where it may, if the call begins at once: nothing that was so `fresh` ago stops it.
+
+        intent -- commit -- witness -- the last look: switch, hold, validity, lease -- call -- under way
+                                       |<-------- fresh -------->|<- UNDER_WAY ->|
+        """
         try:
             if not await self.vouch(lease.workspace):  # the intent went into a database that is behind its witness
                 return "behind_witness"
+            for _ in range(self.pace.last_looks):
+                looked, why = await self._look_last(lease, move)
+                now = self.wall.elapsed()
+                if why:
+                    return why
+                if now > begun + self.pace.lease - self.pace.call:  # another may have read that nothing was sent, and said so
+                    return "stood_still"
+                if now <= looked + self.pace.fresh:
+                    return ""
         except Unavailable as error:
             return error.reason
-        if self.wall.elapsed() > begun + self.pace.lease - self.pace.call:  # another may have read that nothing was sent, and said so
-            return "stood_still"
-        return ""
+        return "too_slow"
+
+    async def _look_last(self, lease: Lease, move: Change) -> tuple[int, str]:
+        """What stops the move, "" for nothing, and a moment before which it would have been seen. A reader waits for nobody and keeps nobody waiting."""
+        async with self.database.reading() as connection:
+            looked = self.wall.elapsed()  # the view is of no earlier moment: it begins with the first statement
+            if stop := await self._stopped(connection, lease, has_begun=move.role != APPLY):
+                return looked, stop.reason
+            now = await self.wall.now(connection)
+            is_ours = (await connection.execute(select(intents.c.token).where(_ours(lease, now)))).first() is not None
+        return looked, "" if is_ours else "lease_lost"
 
     async def _look(self, lease: Lease, attempt: Attempt) -> bool:
         """Reads the platform back once more; False where another look has to wait."""
@@ -392,8 +415,7 @@ class Execution:
     async def _hold_lease(self, tx: AsyncConnection, lease: Lease) -> int:
         """Raises LostLease unless the decision is still ours; renews it if so, and returns the time that all agree on."""
         now = await self.wall.now(tx)
-        ours = and_(intents.c.decision_id == lease.decision_id, intents.c.token == lease.token, intents.c.state == "running", intents.c.lease_until >= now)
-        if (await tx.execute(update(intents).where(ours).values(lease_until=now + self.pace.lease))).rowcount != 1:
+        if (await tx.execute(update(intents).where(_ours(lease, now)).values(lease_until=now + self.pace.lease))).rowcount != 1:
             raise LostLease
         return now
 
@@ -419,6 +441,11 @@ class Execution:
         self.metrics.entries.inc(change.entries)
         for status, reason in change.ended:
             self.metrics.actions.labels(status, reason).inc()
+
+
+def _ours(lease: Lease, now: int) -> ColumnElement[bool]:
+    this = and_(intents.c.decision_id == lease.decision_id, intents.c.token == lease.token)
+    return and_(this, intents.c.state == "running", intents.c.lease_until >= now)
 
 
 async def _vouched(workspace: str) -> bool:

@@ -10,12 +10,18 @@ from pathlib import Path
 
 from services.kernel.errors import Misconfigured
 
+ELAPSING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the process is halted or the machine sleeps
 SIZE = 8  # bytes of a shared clock's file: one instant
 
 
 def instant(micros: int) -> str:
     """Microseconds since the epoch as RFC 3339, to the second."""
     return datetime.fromtimestamp(micros / 1_000_000, UTC).isoformat(timespec="seconds")
+
+
+def elapsed() -> int:
+    """Microseconds since some moment: only what lies between two of them means anything, and nobody can set it."""
+    return time.clock_gettime_ns(ELAPSING) // 1000
 
 
 class SystemClock:

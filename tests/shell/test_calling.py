@@ -78,6 +78,36 @@ def test_a_platform_that_cuts_it_off_was_not_written_to(cut_at_once: list[bytes]
     assert b"".join(cut_at_once) == b""
 
 
+@pytest.mark.parametrize(
+    ("took", "kind", "sent"), [((0, 0), "unclear", True), ((1.4, 0), "unclear", True), ((1.6, 0), "refused", False), ((0, 1.6), "unclear", False)]
+)
+def test_a_write_that_is_not_under_way_in_time_is_not_sent(took: tuple[float, float], kind: str, sent: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it waited for: until its head, and between that and its body. Without a body nothing was asked for, but that is the platform's to say."""
+    before_the_head, before_the_body = took
+    told = iter([0, before_the_head, before_the_head + before_the_body])
+    monkeypatch.setattr(calling, "elapsed", lambda: int(next(told) * 1_000_000))
+    came: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(await reader.read(1 << 16))
+        if b"paused" not in came[-1]:
+            came.append(await reader.read(1 << 16))
+        writer.close()
+
+    async def main() -> Any:
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        platform = Platform(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "token")
+        async with server, asyncio.timeout(10):
+            try:
+                return await platform.write(STEP, Observed("live", '"1"'), "key-1")
+            finally:
+                await platform.close()
+
+    answer = uvloop.run(main())
+    assert (answer.kind, b"paused" in b"".join(came)) == (kind, sent)
+    assert sent or kind != "refused" or b"".join(came) == b""
+
+
 def test_a_page_and_a_process_say_that_the_other_does_not_answer(cut_at_once: list[bytes]) -> None:
     scope = {"type": "http", "method": "GET", "raw_path": b"/v1/x", "query_string": b"", "headers": []}
 

@@ -158,7 +158,8 @@ async def test_the_time_that_all_share_is_the_databases_and_what_elapses_is_nobo
         assert abs(before - SystemClock().now()) < MINUTE and await shared.now(tx) >= before + 10_000  # within one transaction, too
     assert abs(shared.elapsed() - Off(OFF).now()) > OFF  # no instant
     alone = Database(f"sqlite:///{tmp_path / 'alone.db'}")
-    assert isinstance(agreed(alone, Off(0)), Own)
+    lonely = agreed(alone, Off(OFF))
+    assert isinstance(lonely, Own) and abs(lonely.elapsed() - Off(OFF).now()) > OFF
     await alone.close()
 
 

@@ -1,23 +1,25 @@
 """What may not be carried out for now: parked with its reason, carried out if that ends in time, held before the engine stops waiting, written never."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
-from services.actions.core.policy import ROOM
+from services.actions.core.policy import ROOM, Circumstances
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
 from services.actions.store import decision as stored
 from services.actions.tables import escalations, in_flight, intents
 from services.actions.worker import Rules
+from services.kernel.decision import Decision
 from services.kernel.errors import Conflict
 from services.kernel.principal import Principal
 from services.kernel.record import Outcome
-from tests.shell.acting import AD, ADMIN, EUR, MINUTE, OTHER, REVIEWER, Platform, World, a_decision, a_shift, an_action, world
+from tests.shell.acting import AD, ADMIN, EUR, MINUTE, OTHER, REVIEWER, SECOND, Platform, World, a_decision, a_shift, an_action, world
 
 VALID = 15 * MINUTE
 PAIR = f"{AD}|{OTHER}"
@@ -186,6 +188,110 @@ async def test_a_shift_that_the_switch_meets_half_way_writes_nothing_more_until_
     await w.settle()
     assert (await status(w, d.id), w.platform.journal[1:]) == (("verified", ""), [(OTHER, "daily_budget", 92 * EUR)])
     assert w.told() == [("verified", AD, "68000000", ""), ("verified", OTHER, "92000000", "")]
+
+
+@pytest.mark.parametrize("stop", ["switch", "hold", "validity"])
+async def test_what_stops_a_change_after_its_intent_stops_the_write(w: World, stop: str) -> None:
+    """Between the intent and the call lie a commit and a look at the witness, which may take a minute together."""
+
+    async def stops() -> None:
+        match stop:
+            case "switch":
+                await engage(w)
+            case "hold":
+                so = w.service.execution.circumstances
+                w.service.execution.circumstances = lambda is_killed: replace(so(is_killed), hold=True)
+            case _:
+                w.clock.move(VALID)
+
+    d = a_decision()
+    await w.decide(d)
+    after_intent(w, d, stops)
+    await w.service.step()
+    assert (w.platform.keys, "intent.withdrawn" in dict(await story(w, d.id))) == ([], True)
+    await w.settle()
+    assert w.platform.keys == []
+    assert await status(w, d.id) == {"switch": ("parked", "kill_switch"), "hold": ("parked", "actions_held"), "validity": ("held", "stale")}[stop]
+    if stop == "switch":
+        await let_go(w)
+        await w.settle()
+        assert (await status(w, d.id), len(w.platform.keys)) == (("verified", ""), 1)
+
+
+async def test_a_second_step_that_the_switch_meets_after_its_intent_is_parked_and_made_once_it_is_released(w: World) -> None:
+    d = a_decision(path=PAIR, action=a_shift())
+    await w.decide(d)
+    after_intent(w, d, lambda: engage(w), number=2)
+    await w.settle()
+    assert (await status(w, d.id), w.platform.journal) == (("parked", "kill_switch"), [(AD, "daily_budget", 68 * EUR)])
+    await let_go(w)
+    await w.settle()
+    assert (await status(w, d.id), w.platform.journal[1:]) == (("verified", ""), [(OTHER, "daily_budget", 92 * EUR)])
+
+
+async def test_a_second_step_that_becomes_too_late_after_its_intent_is_not_taken_and_the_first_is_restored(w: World) -> None:
+    async def late() -> None:
+        w.clock.move(VALID)
+
+    d = a_decision(path=PAIR, action=a_shift())
+    await w.decide(d)
+    after_intent(w, d, late, number=2)
+    await w.settle()
+    assert w.platform.journal == [(AD, "daily_budget", 68 * EUR), (AD, "daily_budget", 80 * EUR)]
+    assert await status(w, d.id) == ("failed", "stale")
+
+
+@pytest.mark.parametrize(("halts", "sent"), [(1, 1), (1000, 0)])
+async def test_nothing_is_sent_on_a_look_at_the_switch_that_is_old_by_now(w: World, halts: int, sent: int) -> None:
+    """The process stands still between that look and the call: it looks again, and gives up where it stands still each time."""
+    so, halted = w.service.execution.circumstances, 0
+
+    def halting(is_killed: bool) -> Circumstances:
+        nonlocal halted
+        if intended and halted < halts:
+            halted += 1
+            w.wall.move(SECOND)
+        return so(is_killed)
+
+    intended: list[bool] = []
+
+    async def now() -> None:
+        intended.append(True)
+
+    d = a_decision()
+    await w.decide(d)
+    after_intent(w, d, now)
+    w.service.execution.circumstances = halting
+    await w.service.step()
+    assert (len(w.platform.keys), "intent.withdrawn" in dict(await story(w, d.id))) == (sent, not sent)
+
+
+async def test_whoever_has_no_lease_any_more_when_it_looks_last_sends_nothing(w: World) -> None:
+    async def taken() -> None:
+        async with w.database.writing() as tx:
+            await tx.execute(update(intents).values(token=intents.c.token + 1, owner="other"))
+
+    d = a_decision()
+    await w.decide(d)
+    after_intent(w, d, taken)
+    await w.service.step()
+    assert (w.platform.keys, "intent.withdrawn" in dict(await story(w, d.id))) == ([], False)  # it is the other's to find out
+
+
+def after_intent(w: World, d: Decision, then: Callable[[], Awaitable[None]], number: int = 1) -> None:
+    """Once so many of its intents are committed, something happens before the call."""
+    happened = False
+
+    async def vouch(_: str) -> bool:
+        nonlocal happened
+        async with w.database.reading() as connection:
+            kinds = [e.kind for e in await ledger.whole(connection, "main") if e.subject == d.id]
+        if not happened and kinds.count("intent") == number:
+            happened = True
+            await then()
+        return True
+
+    w.service.execution.vouch = vouch
 
 
 async def test_a_shift_released_when_its_time_is_over_takes_back_what_it_did(w: World) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
+UNDER_WAY = 1.5  # seconds
 Value = str | int  # a status is a text, a budget an integer of micro-units
 
 
@@ -58,7 +59,8 @@ class Executor(Protocol):
     async def write(self, step: Step, observed: Observed, idempotency_key: str) -> Answer:
         """One call, at most once: sets the absolute value, on condition of `observed.version` where the platform can.
 
-        Never retries, and never raises for what a platform does.
+        Never retries, and never raises for what a platform does. What is not under way `UNDER_WAY` seconds after this was called, however it comes, is not
+        sent any more: the kill switch was looked at before.
         """
         ...
 

@@ -1,7 +1,8 @@
 """Sandbox: the practice ad platform over real HTTP.
 
-Writes carry an Idempotency-Key and, as If-Match, the version that was read; none is ever sent twice by this file. What is no clear answer (a timeout, a
-cut connection, a 5xx, a body that cannot be read) is `unclear`, and the worker reads the platform back.
+Writes carry an Idempotency-Key and, as If-Match, the version that was read; none is ever sent twice by this file, and none at all that is not under way in
+time, whatever it waited for. What is no clear answer (a timeout, a cut connection, a 5xx, a body that cannot be read) is `unclear`, and the worker reads the
+platform back.
 """
 
 from __future__ import annotations
@@ -10,12 +11,11 @@ from typing import ClassVar
 
 import httpx2
 
-from services.actions.executors.contract import Answer, Observed, Step, Value
-from services.adapters.http.calling import HttpClient
+from services.actions.executors.contract import UNDER_WAY, Answer, Observed, Step, Value
+from services.adapters.http.calling import HttpClient, under_way_within
 from services.kernel.errors import Unavailable
 
 TIMEOUT = 10.0  # seconds
-CONNECT = 1.5  # seconds; a write that is not under way by then is not sent, so none follows the kill switch by more
 
 
 class Platform:
@@ -27,7 +27,7 @@ class Platform:
     is_practice: ClassVar[bool] = True
 
     def __init__(self, url: str, token: str, timeout: float = TIMEOUT) -> None:
-        patience = httpx2.Timeout(timeout, connect=min(CONNECT, timeout), pool=min(CONNECT, timeout))
+        patience = httpx2.Timeout(timeout, connect=min(UNDER_WAY, timeout), pool=min(UNDER_WAY, timeout))
         self._client = HttpClient(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=patience)
 
     async def read(self, step: Step) -> Observed:
@@ -46,7 +46,8 @@ class Platform:
     async def write(self, step: Step, observed: Observed, idempotency_key: str) -> Answer:
         headers = {"Idempotency-Key": idempotency_key} | ({"If-Match": observed.version} if observed.version else {})
         try:
-            answer = await self._client.patch(f"/objects/{step.path}", json={step.attribute: step.desired}, headers=headers)
+            change = {step.attribute: step.desired}
+            answer = await self._client.patch(f"/objects/{step.path}", json=change, headers=headers, extensions=under_way_within(UNDER_WAY))
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
             return Answer("refused", "no connection could be made")
         except httpx2.HTTPError as error:

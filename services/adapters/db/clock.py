@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import Protocol
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.adapters.clock import elapsed
 from services.adapters.db.database import NOW, Database
 from services.kernel.ports import Clock
 
 ASKED = text(f"SELECT {NOW}")
-ELAPSING = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # goes on while the process is halted or the machine sleeps
 
 
 class Agreed(Protocol):
@@ -21,7 +20,7 @@ class Agreed(Protocol):
         ...
 
     def elapsed(self) -> int:
-        """Microseconds since some moment: only what lies between two of them means anything, and nobody can set it."""
+        """Microseconds since some moment, as `services.adapters.clock.elapsed`."""
         ...
 
 
@@ -32,11 +31,11 @@ class OfTheDatabase:
         return int(await connection.scalar(ASKED) or 0)
 
     def elapsed(self) -> int:
-        return time.clock_gettime_ns(ELAPSING) // 1000
+        return elapsed()
 
 
 class Own:
-    """That of whoever has the database alone; or one that is moved by hand."""
+    """A clock that is moved by hand, for all that there is of time."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -48,5 +47,12 @@ class Own:
         return self.clock.now()
 
 
+class OfTheMachine(Own):
+    """That of whoever has the database alone. Where it is set, what has elapsed is still what it was."""
+
+    def elapsed(self) -> int:
+        return elapsed()
+
+
 def agreed(database: Database, own: Clock) -> Agreed:
-    return Own(own) if database.is_sqlite else OfTheDatabase()
+    return OfTheMachine(own) if database.is_sqlite else OfTheDatabase()

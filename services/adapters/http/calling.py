@@ -6,7 +6,26 @@ from typing import Any
 
 import httpx2
 
+from services.adapters.clock import elapsed
+
 KEPT = 2.0  # seconds that a connection is kept for the next request: less than servers keep one, for what is sent as they close it has no answer
+
+
+def under_way_within(seconds: float) -> dict[str, Any]:
+    """Extensions of one request that is sent only where its sending begins within so many seconds of now.
+
+    The client's own limits are of one thing each: the wait for a connection, its making, TLS. Here they count together, and the time counts, too, in which
+    the process stood still. What comes too late raises ConnectTimeout, and nothing of it was sent; or WriteTimeout, and its head was sent without its body.
+    """
+    until = elapsed() + int(seconds * 1_000_000)
+
+    async def look(event: str, _: Any) -> None:
+        if event.endswith("send_request_headers.started") and elapsed() > until:
+            raise httpx2.ConnectTimeout(f"not under way within {seconds} s")
+        if event.endswith("send_request_body.started") and elapsed() > until:
+            raise httpx2.WriteTimeout(f"only its head was sent within {seconds} s")
+
+    return {"trace": look}
 
 
 class HttpClient(httpx2.AsyncClient):
