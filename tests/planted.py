@@ -716,7 +716,7 @@ PLANTS = (
     Plant(
         "a restore believes the first value it reads",
         actions("execute"),
-        'if move.role != APPLY and await self._later(lease, "maybe_old"):',
+        'if takes_back and await self._later(lease, "maybe_old"):',
         "if False:",
         (ACTIONS + "test_a_restore_does_not_believe_a_value_from_before_the_change",),
     ),
@@ -1138,6 +1138,20 @@ PLANTS = (
         'if earlier and earlier[-1] not in ("held", "failed", "cancelled"):',
         "if False:",
         (RACES + "test_of_64_people_who_undo_at_once_one_does",),
+    ),
+    Plant(
+        "an undo fails at the first step that is not there",
+        actions("execute"),
+        "takes_back = move.role != APPLY or await self._is_undo(lease)",
+        "takes_back = move.role != APPLY",
+        (ACTIONS + "test_the_undo_of_a_shift_whose_second_step_never_happened_takes_back_the_first",),
+    ),
+    Plant(
+        "an undo takes back what was restored already",
+        actions("core/progress"),
+        "if (restored := _restored(by, a.step)) is None or restored.status != VERIFIED)",
+        "if True)",
+        (ACTIONS + "test_the_undo_of_a_half_that_was_partly_restored_takes_back_the_rest",),
     ),
     Plant(
         "a parked decision leaves no entry",

@@ -174,6 +174,10 @@ class Execution:
             case Park(reason):
                 await parking.park(tx, change, lease, reason)
 
+    async def _is_undo(self, lease: Lease) -> bool:
+        async with self.database.reading() as connection:
+            return await store.is_undo(connection, lease.decision_id)
+
     async def _occupy(self, tx: AsyncConnection, lease: Lease) -> bool:
         """Whether all objects of the decision are now its own."""
         paths = sorted({s.path for s in lease.steps})
@@ -224,10 +228,12 @@ class Execution:
             return await self._unsent(lease, draft, FAILED, "unreachable")
         faultpoint("actions.observed")
         draft = replace(draft, observed=observed.value)
-        if observed.value == step.desired and (move.role != APPLY or step.observed in (None, step.desired)):
-            if move.role != APPLY and await self._later(lease, "maybe_old"):  # it may be shown from before our own change: only time tells
+        if observed.value == step.desired:
+            takes_back = move.role != APPLY or await self._is_undo(lease)
+            if takes_back and await self._later(lease, "maybe_old"):  # it may be shown from before our own change: only time tells
                 return False
-            return await self._unsent(lease, draft, VERIFIED, "already_there")
+            if takes_back or step.observed in (None, step.desired):
+                return await self._unsent(lease, draft, VERIFIED, "already_there")
         if why := is_as_decided(step, observed):
             return await self._unsent(lease, draft, FAILED, why)
         key = digest("attempt", lease.decision_id, str(move.index), move.role)

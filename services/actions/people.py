@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.actions import parking, store
 from services.actions.core.letter import Action, action_of, canonical
 from services.actions.core.policy import Circumstances, last_call, why_parked
-from services.actions.core.progress import APPLY, VERIFIED
+from services.actions.core.progress import standing
 from services.actions.executors.contract import Step
 from services.actions.intake import content_hash
 from services.actions.ledger import store as ledger
@@ -215,11 +215,8 @@ class People:
 
     async def _restoring(self, tx: AsyncConnection, decision_id: str) -> tuple[Step, ...]:
         """The steps back to what the platform said before each change of ours; decreases first, so that a sum never grows on the way."""
-        steps = [
-            Step(a.path, a.attribute, a.desired, a.observed)
-            for a in await store.attempts_of(tx, decision_id)
-            if a.role == APPLY and a.answer != "unsent" and a.status in (VERIFIED, "unknown") and a.observed is not None
-        ]
+        ours = standing(await store.attempts_of(tx, decision_id))
+        steps = [Step(a.path, a.attribute, a.desired, a.observed) for a in ours if a.observed is not None]
         if not steps:
             raise Conflict("nothing was changed at the platform, or what was there before is not known", reason="nothing_to_undo")
         return tuple(sorted(steps, key=_growth))

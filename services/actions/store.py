@@ -175,6 +175,10 @@ async def is_simulated(connection: AsyncConnection, decision_id: str) -> bool:
     return bool(await connection.scalar(select(decisions.c.simulated).where(decisions.c.id == decision_id)))
 
 
+async def is_undo(connection: AsyncConnection, decision_id: str) -> bool:
+    return bool(await connection.scalar(select(decisions.c.undoes).where(decisions.c.id == decision_id)))
+
+
 async def queue(
     tx: AsyncConnection, decision_id: str, workspace: str, position: int, steps: tuple[Step, ...], valid_until: int, by: str, state: str = "queued"
 ) -> None:

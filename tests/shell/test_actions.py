@@ -505,6 +505,74 @@ async def test_an_undo_leaves_alone_what_someone_changed_since(w: World) -> None
     assert (await status(w, again), again != undo_id, w.platform.objects[AD, "status"]) == (("verified", ""), True, "active")
 
 
+class Claims(Platform):
+    """Says yes to these of its writes, counted from one, and does nothing."""
+
+    only_said: tuple[int, ...] = ()
+
+    async def write(self, step: Step, observed: Observed, idempotency_key: str) -> Answer:
+        if len(self.keys) + 1 in self.only_said:
+            self.keys.append(idempotency_key)
+            return Answer("accepted")
+        return await super().write(step, observed, idempotency_key)
+
+
+def claims(w: World, *only_said: int) -> None:
+    w.platform.__class__ = type("Claiming", (Claims,), {"only_said": only_said})
+
+
+def budgets(w: World, *paths: str) -> list[float]:
+    return [int(w.platform.objects[path, "daily_budget"]) / EUR for path in paths]
+
+
+async def test_the_undo_of_a_shift_whose_second_step_never_happened_takes_back_the_first(w: World) -> None:
+    claims(w, 2)
+    d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
+    await w.decide(d)
+    await w.settle()
+    assert (await status(w, d.id), budgets(w, AD, OTHER)) == (("unknown", "not_seen"), [68, 80])
+    undo = await w.service.people.undo(REVIEWER, d.id, "it is only half there")
+    await w.settle()
+    assert (await status(w, undo), budgets(w, AD, OTHER)) == (("verified", "already_there"), [80, 80])
+    assert w.told()[-2:] == [("verified", OTHER, "80000000", "already_there"), ("verified", AD, "80000000", "")]
+
+
+async def test_an_undo_does_not_believe_a_value_from_before_the_change(w: World) -> None:
+    d = a_decision()
+    await w.decide(d)
+    await w.settle()
+    w.platform.stale = 4
+    undo = await w.service.people.undo(REVIEWER, d.id, "a mistake")
+    await w.settle()
+    assert (await status(w, undo), w.platform.objects[AD, "status"]) == (("verified", ""), "active")
+
+
+THIRD = "sandbox/acme/prospecting/men/summer"
+OF_THREE = [
+    {"path": AD, "attribute": "daily_budget", "observed": 80 * EUR, "desired": 60 * EUR},
+    {"path": OTHER, "attribute": "daily_budget", "observed": 80 * EUR, "desired": 90 * EUR},
+    {"path": THIRD, "attribute": "daily_budget", "observed": 80 * EUR, "desired": 90 * EUR},
+]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_the_undo_of_a_half_that_was_partly_restored_takes_back_the_rest(w: World, late: bool) -> None:
+    """The restore of the second was done, or shows only after it was given up; the first was left as it is."""
+    w.platform.objects[THIRD, "daily_budget"] = 80 * EUR
+    w.platform.moods.extend(["ok", "ok", "refused", *([] if late else ["ok", "refused", "refused", "refused"])])
+    if late:
+        claims(w, 4)
+    d = a_decision(path=f"{AD}|{OTHER}|{THIRD}", action=a_shift(path=f"{AD}|{OTHER}|{THIRD}", steps=OF_THREE))
+    await w.decide(d)
+    await w.settle()
+    assert (await status(w, d.id), budgets(w, AD, OTHER, THIRD)) == (("unknown", "half_done"), [60, 90 if late else 80, 80])
+    w.platform.objects[OTHER, "daily_budget"] = 80 * EUR if late else 70 * EUR  # what was restored is whoever's it is now
+    undo = await w.service.people.undo(REVIEWER, d.id, "")
+    await w.settle()
+    assert (await status(w, undo))[0] == "verified"
+    assert budgets(w, AD, OTHER, THIRD) == [80, 80 if late else 70, 80]
+
+
 async def test_what_never_ran_cannot_be_undone(w: World) -> None:
     d = a_refusal()
     await w.decide(d)

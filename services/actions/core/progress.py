@@ -94,6 +94,13 @@ def given_up(steps: tuple[Step, ...], attempts: tuple[Attempt, ...], reason: str
     return _done(steps, {(a.step, a.role): a for a in attempts}, UNKNOWN if has_sent else FAILED, reason)
 
 
+def standing(attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:
+    """The changes of ours that are, or may be, at the platform in the end: without what was restored, which is not ours any more."""
+    by = {(a.step, a.role): a for a in attempts}
+    sent = (a for a in attempts if a.role == APPLY and a.answer != "unsent" and a.status in (VERIFIED, UNKNOWN))
+    return tuple(a for a in sent if (restored := _restored(by, a.step)) is None or restored.status != VERIFIED)
+
+
 def _restore(steps: tuple[Step, ...], by: dict[tuple[int, str], Attempt], failed: Attempt) -> Next:
     reason = failed.reason
     for index in reversed(range(failed.step)):
