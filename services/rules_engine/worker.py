@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import count
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from services.adapters.codec.decision import encode
 from services.adapters.faultpoint import faultpoint
 from services.adapters.progress import Beat
 from services.kernel.decision import Decision
@@ -114,7 +116,7 @@ class Worker:
 
     def _empty(self) -> None:
         self.partition = Partition(self.guards)
-        self.said: list[str] = []  # ids on the decisions log that replay has not come to yet, oldest first
+        self.to_repeat: list[tuple[str, bytes]] = []  # (id, content) on the decisions log that replay has not come to yet, the next one last; b"": it was deleted
         self.declared: set[tuple[str, str]] = set()  # (workspace, version) whose `ready` record is on the log and not yet fed
         self.place: dict[str, int] = {}  # decision id -> offset on the decisions log, in that order
         self.endings: dict[str, Ending] = {}  # decision id -> what became of it
@@ -214,8 +216,8 @@ class Worker:
         await self._survey(oldest)
         while page := await self.events.read(self.number, self.partition.offset, BATCH):
             await self._feed(page)
-        if self.said:
-            raise Bug(f"the decisions log holds {self.said[-1]}, which this build does not derive: two builds disagree", reason="decisions_differ")
+        if self.to_repeat:
+            raise Bug(f"the decisions log holds {self.to_repeat[-1][0]}, which this build does not derive: two builds disagree", reason="decisions_differ")
         self.restored, self._lag = True, 0  # nothing was left to be fed
         self.metrics.stopped.labels(str(self.number)).set(0)  # not before: one that cannot be restored has not gone on
         faultpoint("engine.restored")
@@ -234,19 +236,19 @@ class Worker:
         elif oldest > 0 or why:
             what = f"the log begins at record {oldest}" if not why else f"the log can be read from record {oldest} on only ({why})" if first else why
             raise Misconfigured(f"{what}, and no valid checkpoint covers what came before it: restore the whole log, or a checkpoint, from a backup")
-        done = len(self.place)
-        for decision_id, offset in (await self._on_the_log()).items():
-            self.place.setdefault(decision_id, offset)
-        self.said = list(self.place)[done:][::-1]
+        new = {decision_id: found for decision_id, found in (await self._on_the_log()).items() if decision_id not in self.place}
+        self.place |= {decision_id: offset for decision_id, (offset, _) in new.items()}
+        self.to_repeat = [(decision_id, content) for decision_id, (_, content) in reversed(new.items())]
         return oldest
 
-    async def _on_the_log(self) -> dict[str, int]:
-        """Where the decisions stand first that may not be known yet. One that a worker believed dead has repeated stands there more than once."""
-        there: dict[str, int] = {}
-        at = len(self.place)  # with repetitions this lies before the first unknown one, never after it
+    async def _on_the_log(self, at: int | None = None) -> dict[str, tuple[int, bytes]]:
+        """(offset, content) of decisions from `at` on, or of those that may not be known yet. One that a worker believed dead has repeated stands there twice."""
+        there: dict[str, tuple[int, bytes]] = {}
+        at = len(self.place) if at is None else at  # with repetitions this lies before the first unknown one, never after it
         while page := await self.decisions.read(self.number, at, BATCH):
             for stamped in page:
-                there.setdefault(stamped.record.id, stamped.offset)
+                if stamped.record.id not in there:
+                    there[stamped.record.id] = stamped.offset, content_of(stamped.record)
             at = page[-1].offset + 1
             self.beat()
         return there
@@ -296,13 +298,13 @@ class Worker:
         return ""
 
     async def _take(self, found: Checkpoint, partition: Partition) -> None:
-        said, arrays, self.partition, self.done = found.plain, found.arrays, partition, partition.offset
+        plain, arrays, self.partition, self.done = found.plain, found.arrays, partition, partition.offset
         ids = arrays.pop("said").tobytes().hex()
         offsets = arrays.pop("said_at").tolist() if "said_at" in arrays else range(len(ids) // (2 * ID))
         self.place = {ids[2 * ID * i : 2 * ID * (i + 1)]: offset for i, offset in enumerate(offsets)}
-        words, known = said["ending_words"], list(self.place)
+        words, known = plain["ending_words"], list(self.place)
         self.endings = {known[n]: Ending(words[status], at, words[why], words[by]) for n, status, at, why, by in arrays.pop("endings").tolist()}
-        self.activations = said["activations"]
+        self.activations = plain["activations"]
         self.metrics.saved.labels(str(self.number)).set(found.header.offset)
         self.saved, self.saved_time = found.header.offset, found.header.engine_time
         log.info("checkpoint loaded", partition=self.number, offset=found.header.offset)
@@ -332,7 +334,8 @@ class Worker:
                     demand = Partition(self.guards, demand).lacks(stamped.record) or demand
         if demand != self.partition.demand and oldest == 0:
             self.partition, self.done = Partition(self.guards, demand), 0
-            self.said, self.activations = list(self.place)[::-1], []
+            self.activations, there = [], await self._on_the_log(0)
+            self.to_repeat = [(decision_id, there[decision_id][1] if decision_id in there else b"") for decision_id in reversed(self.place)]
         self.partition.skipped = skipped
 
     async def _rebuild(self, demand: Demand, until: int) -> None:
@@ -509,7 +512,7 @@ class Worker:
 
     async def _save(self) -> None:
         """A checkpoint of the state as it is now is on the disk, or why it is not has been said; meanwhile the engine goes on."""
-        if self.checkpoints is None or self.stopped or self.done != self.partition.offset or self.said:
+        if self.checkpoints is None or self.stopped or self.done != self.partition.offset or self.to_repeat:
             return
         plain, pieces = state.dump(self.partition)
         offset, decided, engine_time = self.partition.offset, len(self.place), self.partition.now
@@ -557,10 +560,14 @@ class Worker:
         """Appends what is new; what the log already holds must be what was derived again."""
         fresh = []
         for decision in decided:
-            if not self.said:
+            if not self.to_repeat:
                 fresh.append(decision)
-            elif (before := self.said.pop()) != decision.id:
+                continue
+            before, content = self.to_repeat.pop()
+            if before != decision.id:
                 raise Bug(f"this build decides {decision.id} where the log holds {before}: two builds disagree", reason="decisions_differ")
+            if content and content != content_of(decision):
+                raise Bug(f"the log holds {before} with other content than this build gives it: two builds disagree", reason="decisions_differ")
         if not fresh:
             return
         await self._patiently(lambda attempt: self._append(fresh, attempt))
@@ -573,7 +580,7 @@ class Worker:
 
     async def _append(self, fresh: list[Decision], attempt: int) -> None:
         """They are on the decisions log once, also where an append that failed had got through."""
-        there = await self._on_the_log() if attempt else {}
+        there = {decision_id: offset for decision_id, (offset, _) in (await self._on_the_log()).items()} if attempt else {}
         missing = [d for d in fresh if d.id not in there]
         places = await self.decisions.append([(d.workspace, d) for d in missing]) if missing else ()
         there |= {d.id: offset for d, (_, offset) in zip(missing, places, strict=True)}
@@ -628,3 +635,8 @@ class Worker:
             except Unavailable as error:  # a full disk must not end time for good
                 log.warning("tick waits", partition=self.number, reason=error.reason)
                 await asyncio.sleep(PATIENCE)
+
+
+def content_of(decision: Decision) -> bytes:
+    """Equal for equal decisions alone."""
+    return blake2b(encode(decision), digest_size=ID).digest()

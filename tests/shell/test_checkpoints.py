@@ -20,7 +20,7 @@ from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.log.memory import MemoryLog
 from services.adapters.log.sqlite import SqliteLog
 from services.kernel.decision import Decision
-from services.kernel.errors import Conflict, Misconfigured, Unavailable
+from services.kernel.errors import Bug, Conflict, Misconfigured, Unavailable
 from services.kernel.ports import Log
 from services.kernel.record import Activation, Ready, Record, Skip, Stamped
 from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Kept, Unusable, read, verify
@@ -167,6 +167,16 @@ async def test_a_rule_that_asks_for_more_than_the_checkpoint_keeps_reads_the_log
     again = await settled.run()
     assert again.partition.digest() == worker.partition.digest()
     assert settled.folded == 0
+
+
+async def test_a_wider_demand_compares_what_was_said_with_what_is_derived_again(settled: House) -> None:
+    """All of the log is folded anew then, also what the checkpoint had covered."""
+    await settled.hold(World().at(4).activate(WIDER).at(5).tick().records)
+    first, *others = await settled.said()
+    del settled.decisions.kept[0][:]
+    await settled.decisions.append([("acme", d) for d in (replace(first, valid_until=1), *others)])
+    with pytest.raises(Bug, match="other content"):
+        await settled.run()
 
 
 async def test_checkpoints_are_written_while_the_engine_works(house: House) -> None:

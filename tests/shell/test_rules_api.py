@@ -208,6 +208,7 @@ async def test_targets_are_records_and_name_what_exists(tmp_path: Path) -> None:
             await asyncio.sleep(0.05)
         applied = await r.post("/v1/rules/apply", {"pack": TARGETED})
         assert applied["targets"] == 2
+        await refused(await r.http.get("/v1/explain", params={"name": "Retargeting DE"}), 409, "conflict")
         held = {(t["name"], t["path"]): (t["amount"], t["unit"], t["owner"]) for t in (await r.get("/v1/targets"))["targets"]}
         assert held == {("cpa", ""): (30_000_000, "EUR", "command line"), ("cpa", "sandbox/demo/c1"): (22_000_000, "EUR", "command line")}
 
@@ -226,6 +227,21 @@ async def test_targets_are_records_and_name_what_exists(tmp_path: Path) -> None:
             ([{"name": "cpa", "amount": 1, "unit": "EUR", "valid_from": -1}], "invalid"),
         ]:
             await refused(await r.http.post("/v1/targets", json=wrong), 422, reason)
+
+
+async def test_a_target_for_a_name_that_two_objects_have_is_refused(tmp_path: Path) -> None:
+    """Whichever was chosen, money would go by the other's number."""
+    async with running(tmp_path) as r:
+        at = {"source": "sandbox", "occurred_at": "2026-01-01T00:00:00Z", "attributes": {"name": "Retargeting DE"}}
+        answer = await r.http.post("/v1/events", json=[{"id": f"n{i}", "entity": f"sandbox/demo/c{i}"} | at for i in (1, 2)])
+        assert answer.status_code == 202, answer.text
+        for _ in range(100):
+            if (await r.get("/v1/engine"))["entities"] >= 4:
+                break
+            await asyncio.sleep(0.05)
+        body = await refused(await r.http.post("/v1/rules/apply", json={"pack": TARGETED}), 409, "conflict")
+        assert "2 objects are called 'Retargeting DE': sandbox/demo/c1, sandbox/demo/c2; give the path" in body["detail"]
+        assert ((await r.get("/v1/rules"))["rules"], (await r.get("/v1/targets"))["targets"]) == ([], [])
 
 
 async def test_rules_and_their_versions_survive_a_restart(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -83,7 +84,20 @@ async def test_two_builds_that_disagree_stop() -> None:
     [derived] = await logs.said()
     del logs.decisions.kept[0][:]
     await logs.decisions.append([("acme", replace(derived, boundary=derived.boundary + 1))])
-    with pytest.raises(Bug, match="two builds disagree"):
+    with pytest.raises(Bug, match="where the log holds"):
+        await logs.run()
+
+
+@pytest.mark.parametrize("other", [{"kind": "refused", "action": ""}, {"valid_until": 1}, {"simulated": True}, {"evidence": 7}])
+async def test_two_builds_that_give_one_cause_other_content_stop(other: dict[str, Any]) -> None:
+    """The id is the hash of the cause alone: one that fires where the other refused would wait for an action that nobody carries out."""
+    logs = await Logs().hold(weak("a"))
+    await logs.run()
+    [derived] = await logs.said()
+    assert replace(derived, **other).id == derived.id
+    del logs.decisions.kept[0][:]
+    await logs.decisions.append([("acme", replace(derived, **other))])
+    with pytest.raises(Bug, match="other content than this build gives it"):
         await logs.run()
 
 
