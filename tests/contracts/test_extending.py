@@ -120,7 +120,8 @@ def test_a_rule_on_the_metric_is_checked_and_its_target_is_known(name: str) -> N
     of = language.definitions()[name]
     written = f"{name}(purchases)" if {of.numerator, of.denominator} & OF_CONVERSION else name
     limit = {"ratio": "50%", "money": "5 EUR", "count": "5"}[of.unit]
-    sample = "{spend: 9 EUR}" if of.unit == "money" else "{impressions: 100}"
+    exposure = of.numerator if of.numerator == "spend" else of.denominator or "impressions"
+    sample = f"{{{exposure}: {'9 EUR' if exposure == 'spend' else 100}}}"
     target = f"targets: {{{name}: {{default: {limit}}}}}" if of.denominator else ""
     text = f"""
 pack: p

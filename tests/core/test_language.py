@@ -139,6 +139,10 @@ REFUSED: dict[str, str] = {
     "a_rate_rule_without_a_sample": guards("      confidence: 95%\n"),
     "a_cost_rule_without_a_sample": cost(lines="      confidence: 95%\n"),
     "a_cost_rule_with_a_number_of_purchases": cost(lines="      sample: {conversions(purchases): 5}\n"),
+    "a_sample_of_what_is_weighed": put("{impressions: 3000}", "{impressions: 3000, clicks: 5}"),
+    "a_rate_rule_with_money_alone": put("{impressions: 3000}", "{spend: 90 EUR}"),
+    "a_cost_rule_with_revenue_alone": cost(lines="      sample: {revenue(purchases): 5 EUR}\n"),
+    "a_sample_of_nothing": put("{impressions: 3000}", "{impressions: 0}"),
     "a_sample_of_a_rate": put("{impressions: 3000}", "{ctr: 3000}"),
     "a_sample_that_is_no_number": put("{impressions: 3000}", "{impressions: many}"),
     "or_under_confidence": when("ctr[since change] < 0.8% or cvr(purchases)[since change] < 1%"),
@@ -567,7 +571,8 @@ sums = st.fixed_dictionaries({(a, w): counted for a in AMOUNTS for w in WINDOWS.
 @given(trees, sums, st.sampled_from([None, 500_000, 10**6]), st.sampled_from([None, "active", "x"]))
 @settings(max_examples=200, deadline=None)
 def test_a_condition_is_as_true_as_a_second_evaluator_of_its_text_says(tree: Tree, sums: Sums, target: int | None, status: str | None) -> None:
-    text = guards("      sample: {spend: 3 EUR}\n", when(f"'{spell(tree)}'"))
+    read = spell(tree)
+    text = guards("      sample: {impressions: 3000, spend: 3 EUR}\n" if "ctr" in read else "      sample: {spend: 3 EUR}\n", when(f"'{read}'"))
     compiled, figures = program(text), Figures(sums, target, status)
     truth = Judge(compiled.metrics, figures).truth(compiled.when, np.array([0, 0], np.int64))
     assert [WORDS[int(t)] for t in truth] == [holds(tree, figures)] * 2

@@ -1,7 +1,8 @@
 """Minimum sample: wait until enough has been counted to speak of a rate at all.
 
 Of a rate the sample is its denominator (`sample: {impressions: 3000}`); of a cost it is the money spent (`sample: {spend: 90 EUR}`), never a number of
-purchases: an ad that spends and never sells is just what a cost rule is for. It is counted over the window that the condition reads.
+purchases: an ad that spends and never sells is just what a cost rule is for. It is counted over the window that the condition reads. Other amounts may stand
+beside it; what is weighed itself (clicks, for `ctr`) may not, since what has none of it would never be judged.
 """
 
 from typing import ClassVar

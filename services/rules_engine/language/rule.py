@@ -13,7 +13,7 @@ from services.kernel.entity import LEVELS
 from services.rules_engine.core.claims import claims_of
 from services.rules_engine.core.guard import Guard, Parameter
 from services.rules_engine.core.metric import Definition
-from services.rules_engine.core.program import Action, And, Approval, Asked, Condition, Lag, MetricRef, Minimum, Not, Or, Pair, Program
+from services.rules_engine.core.program import Action, And, Approval, Asked, Condition, Lag, Measure, MetricRef, Minimum, Not, Or, Pair, Program
 from services.rules_engine.core.truth import comparisons, inside, references
 from services.rules_engine.language.checker import ATTRIBUTES, Checker, Conversion, constant, spelling
 from services.rules_engine.language.grammar import Span
@@ -30,6 +30,7 @@ LATER = {
 }
 RULE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 OBJECTS = ("pause", "resume", "set_budget", "shift_budget")
+COUNTED = "a rate is counted over its denominator, sample: {impressions: 3000}; a cost over the money spent, sample: {spend: 90 EUR}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,10 @@ class OneRule:
         if fields is None:
             return ()
         minimums = []
-        read_costs = any(self.checker.metrics[r.metric].family == "rate" for c in conditions for r in references(c))
+        quotients = [m for c in conditions for r in references(c) if (m := self.checker.metrics[r.metric]).denominator is not None]
+        costs = bool(quotients) and all(m.family == "rate" for m in quotients)
+        exposure = {m.name: m.numerator if m.numerator.name.startswith("spend@") else m.denominator for m in quotients}
+        weighed = {m.numerator for m in quotients if m.family == "proportion"}
         for name in sorted(fields.mapping):
             written, _, of = name.partition("(")
             definition = self.pack.definitions.get(written)
@@ -218,7 +222,7 @@ class OneRule:
                 plain = [n for n, d in self.pack.definitions.items() if not d.denominator]
                 self.report(fields.where_key(name), f"a sample is counted in plain amounts, not in {name!r}", nearest(name, plain))
                 continue
-            if read_costs and definition.unit != "money":
+            if costs and definition.unit != "money":
                 fields.asked.append(name)
                 self.report(fields.where_key(name), "the sample of a cost rule is money spent, never a number of events", "sample: {spend: 90 EUR}")
                 continue
@@ -228,10 +232,18 @@ class OneRule:
                 continue
             least = fields.money(name, self.pack.account.currency) if definition.unit == "money" else self._count(fields, name)
             metric = self.checker.metric(definition, of.rstrip(")"))
+            if metric.numerator in weighed and metric.numerator not in exposure.values():
+                self.report(fields.where_key(name), "a sample is never what a rule weighs: what has none of it would never be judged", COUNTED)
+            if least == 0 and re.match(r"0+(\.0*)?(?!\S)", str(fields.mapping[name])):  # what cannot be read is none either, and was reported
+                self.report(fields.where(name), "a sample of nothing keeps nothing back", "leave it out where none is needed")
             if metric not in self.checker.metrics:
                 self.checker.metrics.append(metric)
             unit = self.pack.account.currency if definition.unit == "money" else "count"
             minimums.append(Minimum(self.checker.metrics.index(metric), least, f"{name}: {spelling(Fraction(least, MICRO), unit)}"))
+        counted = {self.checker.metrics[m.metric].numerator for m in minimums}
+        if minimums and exposure and not counted & set(exposure.values()):
+            what = ", ".join(f"of {name} {spoken_of(measure)}" for name, measure in sorted(exposure.items()))
+            self.report(guards.where_key("sample"), f"the sample lacks what the rule is counted over: {what}", COUNTED)
         return tuple(minimums)
 
     def _count(self, fields: Fields, key: str, hint: str = "write 3000") -> int:
@@ -443,3 +455,9 @@ def either(condition: Condition, metrics: Iterable[object]) -> bool:
         case Not(term):
             return either(term, metrics)
     return False
+
+
+def spoken_of(measure: Measure | None) -> str:
+    """As a pack writes it: spend, impressions, conversions(purchases)."""
+    name, _, of = (measure.name.partition("@")[0] if measure else "").partition(":")
+    return f"{name}({of})" if of else name
