@@ -551,7 +551,10 @@ PLANTS = (
         "services/rules_engine/worker.py",
         "if content and content != content_of(decision):",
         "if False:",
-        (WORKER + "test_two_builds_that_give_one_cause_other_content_stop", CHECKPOINTS + "test_a_wider_demand_compares_what_was_said_with_what_is_derived_again"),
+        (
+            WORKER + "test_two_builds_that_give_one_cause_other_content_stop",
+            CHECKPOINTS + "test_a_wider_demand_compares_what_was_said_with_what_is_derived_again",
+        ),
     ),
     Plant(
         "a record stamped ahead of the machine's clock is fed",

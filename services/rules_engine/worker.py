@@ -116,7 +116,7 @@ class Worker:
 
     def _empty(self) -> None:
         self.partition = Partition(self.guards)
-        self.to_repeat: list[tuple[str, bytes]] = []  # (id, content) on the decisions log that replay has not come to yet, the next one last; b"": it was deleted
+        self.to_repeat: list[tuple[str, bytes]] = []  # (id, content; b"" if deleted) said, but not derived again yet; the next one last
         self.declared: set[tuple[str, str]] = set()  # (workspace, version) whose `ready` record is on the log and not yet fed
         self.place: dict[str, int] = {}  # decision id -> offset on the decisions log, in that order
         self.endings: dict[str, Ending] = {}  # decision id -> what became of it
@@ -242,7 +242,7 @@ class Worker:
         return oldest
 
     async def _on_the_log(self, at: int | None = None) -> dict[str, tuple[int, bytes]]:
-        """(offset, content) of decisions from `at` on, or of those that may not be known yet. One that a worker believed dead has repeated stands there twice."""
+        """(offset, content) of decisions from `at` on, by default those not known yet. One that a worker believed dead has repeated stands there twice."""
         there: dict[str, tuple[int, bytes]] = {}
         at = len(self.place) if at is None else at  # with repetitions this lies before the first unknown one, never after it
         while page := await self.decisions.read(self.number, at, BATCH):
