@@ -71,8 +71,7 @@ def judged(found: Found, first: int, end: int, before: Stamped[Record] | None, p
     if header is not None:
         text = f"the newest that is valid is of {instant(header.at)}, {behind} records behind the log"
         if 0 < first == end:
-            level, mend = WARN, "let the topic keep records for longer, or archive them (TRIMTAB_ARCHIVE)"
-            text += ", which holds none any more: a start waits for the next, since it knows the log by a record"
+            text += ", which holds none any more"
     elif end == first:
         text = f"none in {place}, and nothing on the log"
     else:

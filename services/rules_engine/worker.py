@@ -282,7 +282,12 @@ class Worker:
         if header.offset < oldest:
             return f"the log begins at record {oldest}, after it"
         if header.offset > oldest:
-            last = await self.events.read(self.number, header.offset - 1, 1)
+            try:
+                last = await self.events.read(self.number, header.offset - 1, 1)
+            except Unreadable as deleted:
+                if deleted.beyond > header.offset:
+                    return f"records {header.offset} to {deleted.beyond - 1} came after it and were deleted"
+                return ""  # nothing is left to know the log by, and nothing that it lacks
             if not last or last[0].offset != header.offset - 1:
                 raise Misconfigured(
                     f"the log ends before record {header.offset - 1}, which a checkpoint has folded: records are missing; restore the log from a backup, "

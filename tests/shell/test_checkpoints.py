@@ -20,7 +20,7 @@ from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.log.memory import MemoryLog
 from services.adapters.log.sqlite import SqliteLog
 from services.kernel.decision import Decision
-from services.kernel.errors import Bug, Conflict, Misconfigured, Unavailable
+from services.kernel.errors import Bug, Conflict, Misconfigured, Unavailable, Unreadable
 from services.kernel.ports import Log
 from services.kernel.record import Activation, Ready, Record, Skip, Stamped
 from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Kept, Unusable, read, verify
@@ -150,6 +150,36 @@ async def test_a_start_folds_what_the_checkpoint_has_not_and_reads_the_logs_from
     assert [d.path[-1] for d in await settled.said()] == ["a", "b", "c"]
     assert len(worker.place) == 3
     assert [e.status for e in worker.endings.values()] == ["failed"]
+
+
+class Emptied(MemoryLog[Record]):
+    """Retention has deleted everything before `begin`, as Kafka says it where nothing is left."""
+
+    begin = 0
+
+    async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[Record]]:
+        rows = [s for s in await super().read(partition, offset, limit) if s.offset >= self.begin]
+        if not rows and offset < self.begin:
+            raise Unreadable(f"records {offset} to {self.begin - 1} are deleted, the next is record {self.begin}", self.begin)
+        return rows
+
+
+@pytest.mark.parametrize("unfolded", [0, 1])
+async def test_a_log_whose_records_are_all_deleted_is_gone_on_from_where_the_checkpoint_covers_them(settled: House, unfolded: int) -> None:
+    emptied, folded = Emptied(EVENTS, settled.clock), len(settled.events.kept[0])
+    emptied.kept[0] = list(settled.events.kept[0])
+    settled.events = emptied  # type: ignore[assignment]
+    before = await settled.said()
+    await settled.hold(World().at(4).tick().records[:unfolded])
+    emptied.begin = folded + unfolded
+    if unfolded:
+        with pytest.raises(Misconfigured, match="no valid checkpoint covers what came before"):
+            await settled.run()
+        return
+    await settled.run()
+    await settled.hold(World().at(4).report("c", 1000, 5, status="active").at(5).tick().records)
+    await settled.run()
+    assert [d.path[-1] for d in (await settled.said())[len(before) :]] == ["c"]
 
 
 async def test_a_start_with_nothing_new_writes_no_other_checkpoint(settled: House) -> None:
