@@ -22,6 +22,7 @@ from services.rules_engine.core.truth import Judge, comparisons
 from services.rules_engine.core.view import View
 from services.rules_engine.core.workspace import Workspace
 from services.rules_engine.short import reading, refusal
+from services.rules_engine.trial import asks
 from services.rules_engine.words import DAY, HOUR, MILLION, ago, counted, length, listed, money, number, percent, ratio, round_money, round_percent
 
 PLATFORMS = {"meta_ads": "Meta", "google_ads": "Google Ads", "hubspot": "HubSpot", "web": "the web", "sandbox": "the sandbox"}
@@ -284,28 +285,22 @@ class Teller:
         if decision.mode == "shadow":
             return f"In shadow, nothing was sent: this rule wished to {WISH[kind]}"
         if ending is None:
-            return f"{'Proposed' if self._asks(action) else 'Decided'} to {WISH[kind]}"
+            return f"{'Proposed' if asks(decision) else 'Decided'} to {WISH[kind]}"
         if ending.status == "verified":
             return DONE[kind]
         return f"{'Tried to' if ending.status in TRIED else 'Did not'} {WISH[kind]}"
 
-    @staticmethod
-    def _asks(action: dict[str, Any]) -> bool:
-        """Whether a person is asked before this is done."""
-        approve = action["approve"]
-        return bool(approve["always"] or (approve["above"] >= 0 and action["spend_per_day"] > approve["above"]))
-
     def _carried_out(self, decision: Decision, action: dict[str, Any], ending: Ending | None) -> str:
         if decision.mode == "shadow":
             return ""
-        approve, currency = action["approve"], action["currency"]
-        cost, limit = f"{round_money(action['spend_per_day'] / MILLION, currency)} a day", number(approve["above"] / MILLION)
-        if self._asks(action):
-            because = "this rule always asks" if approve["always"] else f"{cost} is above your {limit}"
+        approve, spent, limit = action["approve"], action["spend_per_day"], number(action["approve"]["above"] / MILLION)
+        cost = "what it spends a day" if spent is None else f"{round_money(spent / MILLION, action['currency'])} a day"
+        if asks(decision):
+            over = "is not known, so it may be above" if spent is None else "is above"
+            because = "this rule always asks" if approve["always"] else f"{cost} {over} your {limit}"
             waits = f" Without an answer within {length(approve['within'])}: {approve['otherwise']}." if ending is None else ""
             return f"{approve['by'] or 'People'} {'is' if ending is None else 'was'} asked first: {because}.{waits}"
-        below = "below" if action["spend_per_day"] < approve["above"] else "not above"
-        because = f": {cost} is {below} your {limit}" if approve["above"] >= 0 else ""
+        because = f": {cost} is {'below' if spent < approve['above'] else 'not above'} your {limit}" if approve["above"] >= 0 else ""
         if ending is None:
             return f"Nobody has to be asked{because}."
         return f"Executed without asking{because}." if ending.status == "verified" else ""

@@ -183,8 +183,8 @@ class _Row:
 def asks(decision: Decision) -> bool:
     """Whether a person is asked before this is done."""
     action = json.loads(decision.action)
-    approve = action["approve"]
-    return bool(approve["always"] or (approve["above"] >= 0 and action["spend_per_day"] > approve["above"]))
+    approve, spent = action["approve"], action["spend_per_day"]
+    return bool(approve["always"] or (approve["above"] >= 0 and (spent is None or spent > approve["above"])))
 
 
 def measured(pack: Pack, name: str) -> tuple[str, str]:

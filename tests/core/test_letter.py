@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.actions.core.letter import action_of
+from services.actions.core.policy import Circumstances, why_asked
 from services.kernel.errors import RejectedInput
 from services.kernel.record import Activation, Ready, Skip
 from services.rules_engine.core.evidence import default_coefficients, proportion_log_e, threshold_micro_nats
@@ -126,8 +128,8 @@ def test_the_horizons_of_the_first_activation_hold_for_good() -> None:
 
 
 def test_a_rule_that_asks_for_other_semantics_is_refused_by_a_build_that_does_not_know_them() -> None:
-    other = replace(pause_rule(), semantics=3)
-    with pytest.raises(RejectedInput, match="semantics 3; this build knows 1, 2"):
+    other = replace(pause_rule(), semantics=4)
+    with pytest.raises(RejectedInput, match="semantics 4; this build knows 1, 2, 3"):
         World().activate(other).decisions()
 
 
@@ -714,13 +716,86 @@ def test_where_nothing_can_be_moved_the_decision_is_refused() -> None:
 # -- 7. decisions ----------------------------------------------------------------------------------------------------
 
 
+ASKED_ABOVE_100 = Approval(False, 100 * 1_000_000, "lead", HOUR, "leave as is")
+UNKNOWN_SPEND = {
+    "another currency alone": [{"spend@USD": 500}],
+    "mixed currencies": [{"spend@EUR": 10, "spend@USD": 500}],
+    "negative after a correction": [{"spend@EUR": 100}, {"spend@EUR": -500}],
+    "past 2^62": [{"spend@EUR": 9_000_000_000}] * 513,
+}
+
+
+def spent(world: World, amounts: list[dict[str, int]]) -> World:
+    """A weak ad spends this today."""
+    weak(world.at(1))
+    return world.put(batch(*(event(f"{GROUP}/a", world.now, f"spent {i}", said) for i, said in enumerate(amounts)))).at(2).tick()
+
+
+def proposed(world: World) -> dict[str, Any]:
+    """By rule, what its decisions that fired say the object spends a day."""
+    return {d.rule_id: json.loads(d.action)["spend_per_day"] for d in world.decisions() if d.kind == "fired"}
+
+
+def asked_because(world: World) -> str:
+    """What policy answers to the one decision that fired; "" where it is carried out without asking."""
+    [fired] = world.decisions()
+    return why_asked(action_of(fired.action), fired.evidence, Circumstances(fired.now))
+
+
+@pytest.mark.parametrize("amounts", UNKNOWN_SPEND.values(), ids=UNKNOWN_SPEND)
+def test_money_that_is_not_known_is_never_moved_without_asking_where_an_amount_asks(amounts: list[dict[str, int]]) -> None:
+    """4.3 and 7.2: what an object spends a day is a sum like any other."""
+    world = spent(World().activate(pause_rule(approve=ASKED_ABOVE_100)), amounts)
+    assert proposed(world) == {"pause-weak": None}
+    assert asked_because(world) == "amount_unknown"
+
+
+@pytest.mark.parametrize(("euros", "because"), [(0, ""), (100, ""), (500, "above_amount")])
+def test_money_that_is_known_asks_above_its_amount_alone(euros: int, because: str) -> None:
+    """4.3: money of another source, or of another currency that was taken back, is not among it."""
+    world = World().activate(pause_rule(approve=ASKED_ABOVE_100)).at(1)
+    world.put(batch(event(f"{GROUP}/a", world.now, "w", {"spend@USD": 1}, source="web")))
+    spent(world, [{"spend@EUR": euros, "spend@USD": 5}, {"spend@USD": -5}])
+    assert proposed(world) == {"pause-weak": euros * 1_000_000}
+    assert asked_because(world) == because
+
+
+@pytest.mark.parametrize(("panes", "leaves"), [(((DAY, 5 * MINUTE),), 25 + 1 / 12), (((DAY, HOUR),), 26), ((), 25 + 1 / 12)])
+def test_money_a_day_is_that_of_the_window_of_a_day(panes: tuple[tuple[int, int], ...], leaves: float) -> None:
+    """7.2: in the rule's own panes, of 5 min where it reads no day."""
+    for hours, expected in ((leaves - S, None), (leaves, 0)):
+        world = World().activate(pause_rule(approve=ASKED_ABOVE_100, panes=panes)).at(1)
+        world.put(batch(event(f"{GROUP}/a", world.now, "e", {"spend@USD": 500})))
+        assert proposed(weak(world.at(hours - S)).at(hours).tick()) == {"pause-weak": expected}
+
+
+@pytest.mark.parametrize(("good", "expected"), [({"spend@EUR": 7}, 9_000_000), ({"spend@EUR": 7, "spend@USD": 1}, None)])
+def test_of_two_objects_money_is_not_known_where_that_of_one_is_not(good: dict[str, int], expected: int | None) -> None:
+    """7.2; otherwise the larger counts."""
+    world = two(World().activate(pairs(approve=ASKED_ABOVE_100)))
+    world.put(batch(event(f"{GROUP}/weak", world.now, "w", {"spend@EUR": 9}), event(f"{GROUP}/good", world.now, "g", good)))
+    assert proposed(world.at(2).tick()) == {"pause-weak": expected}
+
+
+@pytest.mark.parametrize("first", [-1, 1])
+@pytest.mark.parametrize("amounts", [UNKNOWN_SPEND[name] for name in UNKNOWN_SPEND if name != "past 2^62"])
+def test_a_rule_of_earlier_semantics_takes_an_unknown_spend_for_its_sum(amounts: list[dict[str, int]], first: int) -> None:
+    """1.10: also beside one of version 3, before or after it, that reads the same sums at the same boundary."""
+    world = World()
+    for number in (1, 2, 3):
+        rule = pause_rule(rule=f"version {number}", semantics=number, approve=ASKED_ABOVE_100, priority=first * number)
+        world.activate(rule, "shadow")  # where nothing is held, so that each of them fires
+    total = sum(said.get("spend@EUR", 0) for said in amounts) * 1_000_000
+    assert proposed(spent(world, amounts)) == {"version 1": total, "version 2": total, "version 3": None}
+
+
 def test_a_version_hashes_what_the_program_says_and_neither_its_text_nor_its_targets() -> None:
     """7.1"""
     base = pause_rule()
     assert replace(base, source="# a comment").version == base.version
     for other in (
         {"when": ctr_below(8001)}, {"metrics": (replace(CTR, version=2), SHOWN)}, {"lag": Lag("purchases", ((HOUR, 1),))}, {"coefficients": (("low", (0.1,)),)},
-        {"valid_for": MINUTE}, {"zone": "UTC"}, {"guards": (asked("fresh", within=HOUR),)}, {"interval": MINUTE}, {"semantics": 1},
+        {"valid_for": MINUTE}, {"zone": "UTC"}, {"guards": (asked("fresh", within=HOUR),)}, {"interval": MINUTE}, {"semantics": 1}, {"semantics": 2},
     ):  # fmt: skip
         assert replace(base, **other).version != base.version
     [before] = weak(World().activate(base).at(1)).at(2).tick().decisions()

@@ -74,6 +74,8 @@ OFTEN = {
         "duplicate",
         "accepted again after the horizon",
         *(f"unknown: {why}" for why in ("currencies", "negative", "past 2^62")),
+        *(f"spend a day {what}" for what in ("unknown: currencies", "unknown: negative", "taken for a number")),
+        "fired: spend a day unknown, asks above",
         *(f"version: {what}" for what in ("new", "replaces", "moves", "stands already", "retired")),
     ),
     1: tuple(f"ended: {status}" for status in ("verified", "failed", "unknown", "held", "rejected", "expired", "cancelled")),

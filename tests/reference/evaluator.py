@@ -585,20 +585,34 @@ class Workspace:
                     return None
                 steps = [step(0, "daily_budget", giver - moved), step(1, "daily_budget", taker + moved)]
         approve = program.approve
-        spend = [self.amounts.get((o, program.platform, f"spend@{program.currency}"), []) for o in objects]
-        pane = dict(program.panes).get(24 * HOUR, DAY_PANE)
-        day = (now - 24 * HOUR) // pane * pane  # a window of 24 h like any other
+        spend = [self.spend_a_day(program, o, now) for o in objects]
         proposal = {
             "do": wish.kind,
             "path": path,
             "risk": program.risk,
             "approve": {"always": approve.always, "above": approve.above, "by": approve.by, "within": approve.within, "otherwise": approve.otherwise},
-            "spend_per_day": max(sum(a.micros for a in many if a.at >= day) for many in spend),
+            "spend_per_day": None if None in spend else max(s for s in spend if s is not None),
             "currency": program.currency,
             "valid_for": program.valid_for,
             "steps": steps,
         }
         return json.dumps(proposal, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def spend_a_day(self, program: Program, path: str, now: int) -> int | None:
+        """The sum over a window of 24 h like any other; before version 3 of the semantics, an unknown one was taken for the number that it is not."""
+        pane = dict(program.panes).get(24 * HOUR, DAY_PANE)
+        day = (now - 24 * HOUR) // pane * pane
+
+        def over_a_day(measure: Measure) -> int:
+            return sum(a.micros for a in self.amounts.get((path, measure.source, measure.name), []) if a.at >= day)
+
+        own = Measure(program.platform, f"spend@{program.currency}")
+        total, mixed = over_a_day(own), any(over_a_day(other) != 0 for other in self.in_other_currencies(own))
+        why = "currencies" if mixed else "negative" if total < 0 else "past 2^62" if total > LARGEST_SUM else ""
+        if not why:
+            return total
+        self.meets(f"spend a day unknown: {why}" if program.semantics >= 3 else "spend a day taken for a number")
+        return None if program.semantics >= 3 else total
 
     def decision(
         self,

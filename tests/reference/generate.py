@@ -51,6 +51,7 @@ PURCHASE = "conversions:purchase:7d_click"
 ZONES = ("Europe/Berlin", "America/New_York", "UTC", "Australia/Lord_Howe", "Asia/Kathmandu")
 TURNS = (1_774_746_000, 1_792_890_000, 1_793_512_800, 1_775_314_800)  # instants near which Berlin, New York and Lord Howe move their clocks, seconds
 STATUSES = ("verified", "verified", "verified", "failed", "unknown", "held", "held", "rejected", "expired", "cancelled", "approved")
+LATE = (*("verified", "held", "expired", "cancelled") * 2, "failed", "unknown", "rejected")  # words after the deadline
 
 
 @cache
@@ -148,9 +149,9 @@ class Rules:
             unless=unless, when=when, clear=clear, pair=Pair(rng.choice([1, 2]) if depth == 4 else 1, rng.choice([(), (), ("label",)]), to) if to else None,
             hold=rng.choice([0, 0, 0, self.interval, MINUTE, 15 * MINUTE, 2 * HOUR]), metrics=tuple(self.metrics), minimums=minimums, guards=asked, lag=lag,
             action=action, approve=rng.choice([Approval(False, -1, "", 4 * HOUR, ""), Approval(True, -1, "lead", 4 * HOUR, "leave as is"),
-            Approval(False, 100 * MICRO, "", HOUR, "leave as is")]), risk="medium", priority=rng.choice([0, 0, 0, -1, 1]),
+            *[Approval(False, 100 * MICRO, "", HOUR, "leave as is")] * 2]), risk="medium", priority=rng.choice([0, 0, 0, -1, 1]),
             valid_for=rng.choice([15 * MINUTE, 15 * MINUTE, MINUTE, HOUR, 6 * HOUR]), panes=panes, interval=self.interval, coefficients=coefficients,
-            offsets=zone_rules(self.zone) if self.zone != "UTC" else (), semantics=rng.choice([1, 2, 2, 2]), source="",
+            offsets=zone_rules(self.zone) if self.zone != "UTC" else (), semantics=rng.choice([1, 2, 3, 3]), source="",
         )  # fmt: skip
 
     def edited(self, program: Program) -> Program:
@@ -411,6 +412,8 @@ class Writer:
         self.snapshots: list[tuple[str, dict[str, Any]]] = []
         self.records: list[Stamped[Record]] = []
         self.poisoned = frozenset({rng.randrange(3, rounds)} if rng.random() < 0.1 else ())
+        self.common = rng.choice(["", "", "", "other currencies", "corrections"])  # of what is spent
+        self.huge = ["impressions", "clicks", f"spend@{self.rules.currency}"]
         self.horizons = rng.choice([(7 * DAY, HOUR), (7 * DAY, HOUR), (DAY, 2 * HOUR), (3 * DAY, MINUTE)])
         self.told = Partition(self.interval, poisoned=self.poisoned, horizons=self.horizons)
         self.ads = self.entities()
@@ -462,6 +465,7 @@ class Writer:
             if d.kind == "fired":
                 met[f"fired: {json.loads(d.action)['do']}"] += 1
                 met["fired on evidence"] += any(v.guard == "confidence" for v in d.verdicts)
+                met["fired: spend a day unknown, asks above"] += json.loads(d.action)["spend_per_day"] is None and json.loads(d.action)["approve"]["above"] >= 0
         return met
 
     def put(self, record: Record, stamp: int | None = None) -> None:
@@ -497,6 +501,9 @@ class Writer:
         workspace = rng.choice(self.names)
         if (waiting := self.waiting()) and rng.random() < 0.35:
             self.outcome(rng.choice(waiting).workspace)
+            return
+        if (late := [name for name, w in self.told.workspaces.items() if w.lapsed]) and rng.random() < 0.2:
+            self.outcome(rng.choice(late))
             return
         kinds: dict[Callable[[str], None], int] = {
             self.deliver: 34,
@@ -550,7 +557,16 @@ class Writer:
         if rng.random() < 0.04:
             name = rng.choice(sorted(amounts))
             amounts[name] = rng.choice([-amounts[name] // 2, -MICRO, 2**53, 2**53 + 1, -(2**53) - 1])
-        return {m: a for m, a in amounts.items() if a or rng.random() < 0.3}
+        return {m: a for m, a in self.mixed(amounts).items() if a or rng.random() < 0.3}
+
+    def mixed(self, amounts: dict[str, int]) -> dict[str, int]:
+        """With what makes a sum of money unknown, where this log is full of it."""
+        rng = self.rng
+        if self.common == "other currencies" and rng.random() < 0.4:
+            return amounts | {"spend@GBP": rng.choice([1, 1, -1]) * MICRO}
+        if self.common == "corrections" and rng.random() < 0.4:
+            return amounts | {f"spend@{self.rules.currency}": rng.choice([-90, -500, -1000]) * MICRO}
+        return amounts
 
     def described(self) -> dict[str, str | int]:
         rng = self.rng
@@ -582,7 +598,8 @@ class Writer:
             made.append(self.delta())
             self.events.append((workspace, made[-1]))
         if rng.random() < 0.01:
-            path, amounts = rng.choice(self.ads), {rng.choice(["impressions", "clicks"]): 2**53}
+            path, amounts = rng.choice(self.ads), {rng.choice(self.huge): 2**53}
+            self.huge = ["impressions", "clicks"]  # of money once: two of these come round again in 64 bits, which rules of old semantics propose as it is
             huge = {"path": path, "at": self.now, "source": path.split("/")[0], "amounts": amounts}
             made += [{"id": f"huge{len(self.events)}-{i}", **huge} for i in range(515)]
         if rng.random() < 0.1:
@@ -599,6 +616,7 @@ class Writer:
         for path in rng.sample(self.ads, len(self.ads)):
             if "clicks" in amounts and rng.random() < 0.5:
                 amounts = amounts | {"clicks": amounts["clicks"] // 2}
+            amounts = self.mixed(amounts)
             said = {"status": "active"} if rng.random() < 0.7 else {}
             made.append(self.delta() | {"path": path, "source": path.split("/")[0], "at": self.now, "amounts": amounts, "attributes": said})
             made[-1]["id"] = f"e{len(self.events)}"
@@ -718,9 +736,10 @@ class Writer:
             return
         decision = rng.choice(waiting) if waiting and rng.random() < 0.85 else rng.choice(fired[-5:])
         lapsed = [f.decision for f in known.lapsed.values()] if known else []
-        if lapsed and rng.random() < 0.4:
+        is_late = bool(lapsed) and rng.random() < 0.6
+        if is_late:
             decision = rng.choice(lapsed)
-        status = rng.choice(STATUSES)
+        status = rng.choice(LATE if is_late else STATUSES)
         for path in decision.path.split("|"):
             if status != "verified":
                 self.put(Outcome(workspace, decision.id, status, decision.path, reason="test"))

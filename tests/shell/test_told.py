@@ -127,6 +127,12 @@ MIDDLING = Scene({"Spring": hourly(60, 2, impressions=1400, clicks=10)}, WEAK)
 PAIR = Scene({"A": hourly(336, 24, spend=75, purchases=1), "B": hourly(336, 24, spend=80, purchases=6)}, SHIFT)
 PLAIN = pack("      confidence: {level: 95%, effect: 10%}       # tests 0.72%\n", "")
 WINDOWED = PLAIN.replace("when: ctr[since change] < 0.8%", "when: ctr[24h] < 0.8% and spend[24h] < 90 EUR")
+CAPPED = pack(
+    "    risk: low                                     # executes by itself\n",
+    "    approve: {above: 100 EUR per day, by: media-lead, within: 4h, otherwise: leave running}\n",
+)
+TWO_CURRENCIES = Scene({"Autumn_v1": [(h, a | {"spend@EUR": 1.0, "spend@USD": 20.0}) for h, a in AUTUMN.rows["Autumn_v1"]]}, WEAK, CAPPED)
+TAKEN_BACK = Scene({"Autumn_v1": [(h, a | {"spend@EUR": -20.0}) for h, a in AUTUMN.rows["Autumn_v1"]]}, WEAK, CAPPED)
 RESUME = (
     pack("ctr[since change] < 0.8%  ", "ctr[since change] > 0.3%  ")
     .replace("    clear: ctr[since change] > 0.9%\n", "", 1)
@@ -139,6 +145,9 @@ TEXTS: dict[str, Callable[[], str]] = {
     "a_decision": lambda: BURNING.decided(),
     "a_decision_not_yet_carried_out": lambda: BURNING.decided(""),
     "a_decision_that_people_are_asked_about": lambda: DEAR.decided(""),
+    "a_decision_on_money_in_two_currencies": lambda: TWO_CURRENCIES.decided(""),
+    "a_decision_on_money_below_zero_approved": lambda: TAKEN_BACK.decided(),
+    "a_decision_on_money_in_another_currency_without_an_amount": lambda: Scene(TWO_CURRENCIES.rows, WEAK).decided(),
     "a_decision_that_was_approved": lambda: DEAR.decided(),
     "a_decision_that_was_rejected": lambda: DEAR.decided("rejected", "it is the launch week", "lena@acme.example"),
     "a_decision_that_nobody_answered": lambda: DEAR.decided("expired", "nobody answered within 4 h; leave running"),

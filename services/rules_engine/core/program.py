@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 from services.kernel.ids import digest
 
-SEMANTICS = 2  # the version of the letter (docs/semantics.md) that this program asks for
-KNOWN = (1, 2)  # those that this build can follow
+SEMANTICS = 3  # the version of the letter (docs/semantics.md) that this program asks for
+KNOWN = (1, 2, 3)  # those that this build can follow
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,12 @@ from services.rules_engine.core.program import Program, canonical
 MILLION = 1_000_000
 CENT = 10_000  # micro-units
 STATUS = {"pause": "paused", "resume": "active"}
+SPEND_UNKNOWN = 3  # the semantics from which on a spend that is unknown is not taken for a number
 
 
 class Observed(Protocol):
     def attribute(self, name: str, row: int) -> str | int | None: ...
-    def spend_per_day(self, row: int) -> int: ...
+    def spend_per_day(self, row: int) -> tuple[int, bool]: ...
 
 
 def step(path: str, attribute: str, observed: str | int | None, desired: str | int) -> dict[str, str | int | None]:
@@ -32,12 +33,20 @@ def propose(program: Program, path: str, rows: tuple[int, ...], view: Observed) 
             "path": path,
             "risk": program.risk,
             "approve": {"always": approve.always, "above": approve.above, "by": approve.by, "within": approve.within, "otherwise": approve.otherwise},
-            "spend_per_day": max(view.spend_per_day(row) for row in rows),
+            "spend_per_day": _spend_per_day(program, rows, view),
             "currency": program.currency,
             "valid_for": program.valid_for,
             "steps": steps,
         }
     )
+
+
+def _spend_per_day(program: Program, rows: tuple[int, ...], view: Observed) -> int | None:
+    """What the object spends a day, of two the larger; None where what one of them spends is unknown."""
+    each = [view.spend_per_day(row) for row in rows]
+    if program.semantics >= SPEND_UNKNOWN and any(unknown for _, unknown in each):
+        return None
+    return max(spent for spent, _ in each)
 
 
 def _steps(program: Program, paths: list[str], rows: tuple[int, ...], view: Observed) -> list[dict[str, str | int | None]] | None:

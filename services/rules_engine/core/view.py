@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from services.kernel.record import I64
-from services.rules_engine.core.demand import day_of, spend_of
+from services.rules_engine.core.demand import DAY, day_of, spend_of
 from services.rules_engine.core.history import Past
 from services.rules_engine.core.program import Measure, TargetRef
 from services.rules_engine.core.running import Running
@@ -22,7 +22,7 @@ class View:
 
     def __init__(self, workspace: Workspace, rule: Running, now: int) -> None:
         self.workspace, self.now, self.facts = workspace, now, workspace.facts
-        self.since, self.panes, self.program = rule.since, dict(rule.program.panes), rule.program
+        self.since, self.panes, self.program = rule.since, dict([*rule.program.panes, day_of(rule.program)]), rule.program
         self._sums: dict[tuple[Measure, int], list[tuple[I64, I64, Bools]]] = {}  # of the few columns of rows that are asked again and again
 
     def sums(self, measure: Measure, window: int, rows: I64) -> tuple[I64, Bools]:
@@ -86,11 +86,9 @@ class View:
     def past(self, measure: Measure, row: int) -> Past:
         return self.facts.past(measure.source, measure.name, row, int(self.since.start[row]))
 
-    def spend_per_day(self, row: int) -> int:
-        """What the object spent over [24h], micro-units of the account's currency."""
-        measure = spend_of(self.program)
-        table = self.facts.windows.windows[day_of(self.program)].sums.table
-        return _entry(table, row, self.facts.slot.get((measure.source, measure.name)))
+    def spend_per_day(self, row: int) -> tuple[int, bool]:
+        """(what the object spent over [24h], micro-units of the account's currency; whether that is unknown)."""
+        return self.sum_of(spend_of(self.program), DAY, row)
 
 
 def _entry(table: I64, row: int, slot: int | None) -> int:
