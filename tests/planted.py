@@ -844,16 +844,31 @@ PLANTS = (
     Plant(
         "an outcome counts as sent before the log has it",
         actions("worker"),
-        "        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])\n"
-        '        faultpoint("actions.appended")\n        async with self.database.writing() as tx:\n'
-        "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n"
-        "            await store.let_go(tx, PUBLISHING, self.rules.owner)\n",
-        "        async with self.database.writing() as tx:\n"
-        "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n"
-        "            await store.let_go(tx, PUBLISHING, self.rules.owner)\n"
-        '        faultpoint("actions.appended")\n'
-        "        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])\n",
+        "                for rows in _by_workspace(page).values():\n",
+        "                if page:\n                    await self._mark_sent([row.id for row in page])\n"
+        "                for rows in _by_workspace(page).values():\n",
         (CRASH + "test_a_pause_is_neither_lost_nor_doubled",),
+    ),
+    Plant(
+        "a partition that is away keeps what the others took from being known as sent",
+        actions("worker"),
+        "                if there := [row.id for error, rows in ended if error is None for row in rows]:\n",
+        "                if there := [] if failed else [row.id for error, rows in ended if error is None for row in rows]:\n",
+        (ACTIONS + "test_while_a_partition_is_away_the_outcomes_of_others_are_sent_once",),
+    ),
+    Plant(
+        "outcomes of a partition that is away fill the page of what is sent",
+        actions("worker"),
+        "UNSENT.where(others) if under_way or failed else UNSENT, ",
+        "UNSENT, ",
+        (ACTIONS + "test_a_workspace_whose_partition_is_away_does_not_fill_the_page_of_what_is_sent",),
+    ),
+    Plant(
+        "behind a page of outcomes nobody looks until the log has answered for all of it",
+        actions("worker"),
+        "timeout=0 if len(page) == BATCH else None, return_when=asyncio.FIRST_COMPLETED",
+        "return_when=asyncio.ALL_COMPLETED",
+        (ACTIONS + "test_a_partition_that_does_not_answer_keeps_nothing_of_another_unsent",),
     ),
     # -- a process that ends anywhere -------------------------------------------------------------------------------------
     Plant(
@@ -1724,15 +1739,9 @@ PLANTS = (
     Plant(
         "outcomes are marked as sent before they are on the log",
         actions("worker"),
-        "        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])\n"
-        '        faultpoint("actions.appended")\n'
-        "        async with self.database.writing() as tx:\n"
-        "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n"
-        "            await store.let_go(tx, PUBLISHING, self.rules.owner)\n",
-        "        async with self.database.writing() as tx:\n"
-        "            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))\n"
-        "            await store.let_go(tx, PUBLISHING, self.rules.owner)\n"
-        "        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])\n",
+        "                for rows in _by_workspace(page).values():\n",
+        "                if page:\n                    await self._mark_sent([row.id for row in page])\n"
+        "                for rows in _by_workspace(page).values():\n",
         (SCHEDULES,),
     ),
     Plant(

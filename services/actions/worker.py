@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, bindparam, func, select, update
 
 from services.actions import parking, store
 from services.actions.core.policy import Circumstances
@@ -38,15 +38,15 @@ from services.adapters.faultpoint import faultpoint
 from services.adapters.log.following import Alone, Following
 from services.adapters.progress import Beat, Progress
 from services.kernel.decision import Decision
-from services.kernel.errors import Misconfigured, Unavailable, Unreadable
+from services.kernel.errors import Misconfigured, TrimtabError, Unavailable, Unreadable
 from services.kernel.ports import Clock, Group, Log
 from services.kernel.record import Outcome, Record, Stamped
 
 log = structlog.get_logger("actions")
 BATCH = 500
-UNSENT = select(outbox).where(outbox.c.sent_at.is_(None)).order_by(outbox.c.id).limit(BATCH)
+LAST_UNSENT = select(func.max(outbox.c.id)).where(outbox.c.sent_at.is_(None))
+UNSENT = select(outbox).where(outbox.c.sent_at.is_(None), outbox.c.id <= bindparam("last")).order_by(outbox.c.id).limit(BATCH)
 PUBLISHING = "publishing"  # a turn, and a lease
-ANY_UNSENT = select(outbox.c.id).where(outbox.c.sent_at.is_(None)).limit(1)
 GRACE = 20.0  # seconds that a round in progress gets at the end
 
 
@@ -88,7 +88,7 @@ class ActionsService:
         self.executors = by_platform(executors)
         self.metrics = Metrics(registry)
         self._capabilities = tuple((platform, e.attributes, e.is_practice) for platform, e in sorted(self.executors.items()))
-        self._to_execute, self._to_tend = asyncio.Event(), asyncio.Event()
+        self._to_execute, self._to_tend, self._to_publish = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.people = People(database, self.circumstances, self.metrics, self._wake, witness)
         self.audit = Audit(database, self.metrics, self.rules.owner, self.wall, witness)
         self.disagreements: tuple[str, ...] = ()  # workspaces whose ledger is not what its witness saw
@@ -112,6 +112,7 @@ class ActionsService:
         parts: dict[str, Callable[[Beat], Coroutine[Any, Any, None]]] = {
             "execute": partial(self._work_on, self._to_execute, self._execute),  # apart, so that a slow platform keeps nobody's outcome waiting
             "tend": partial(self._work_on, self._to_tend, self._tend),
+            "publish": partial(self._work_on, self._to_publish, self.publish),  # apart, so that a log that is away keeps nobody's end waiting
             "audit": self._audit,
         }
         for part, run in parts.items():
@@ -124,7 +125,7 @@ class ActionsService:
     async def stop(self) -> None:
         """Takes nothing more in, lets what is being executed come to a durable state, and ends."""
         self._stopping.set()
-        for part in ("execute", "tend", "audit"):
+        for part in ("execute", "tend", "publish", "audit"):
             self.progress.forget(f"actions: {part}")
         self._wake()
         await self.following.stop()
@@ -232,50 +233,83 @@ class ActionsService:
         self._wake()
 
     async def publish(self) -> int:
-        """Outcomes that are not on the events log yet are; one may get there twice if the process ends in between, never not at all.
+        """What is not on the events log when it begins is there afterwards, each workspace's outcomes in their order.
 
-        One process does it at a time, so that the log has a decision's outcomes in their order, and each once as long as nobody ends in between.
+        Each workspace's are appended and marked as sent by themselves: where a partition of the log is away, that is raised once all the others' are there.
+        None is lost. One is there twice where the log has taken it without saying so in time, or the process or the database is gone before it is marked as
+        sent: the engine does not tell the two apart, and a verified one counts as a change again. So one process publishes at a time, and marks at once.
         """
         async with self.database.reading() as connection:
-            if (await connection.execute(ANY_UNSENT)).first() is None:
-                return 0
-        rows = await self._unsent()
-        if not rows:
+            last = await connection.scalar(LAST_UNSENT)
+        if last is None:
             return 0
-        await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])
-        faultpoint("actions.appended")
-        async with self.database.writing() as tx:
-            await tx.execute(update(outbox).where(outbox.c.id.in_([row.id for row in rows])).values(sent_at=self.clock.now()))
-            await store.let_go(tx, PUBLISHING, self.rules.owner)
-        faultpoint("actions.published")
-        return len(rows)
+        sent = 0
+        under_way: dict[asyncio.Task[TrimtabError | None], Sequence[Row[Any]]] = {}
+        failed: dict[str, TrimtabError] = {}
+        try:
+            while (page := await self._unsent(last, [rows[0].workspace for rows in under_way.values()], failed)) or under_way:
+                for rows in _by_workspace(page).values():
+                    under_way[asyncio.create_task(self._append(rows))] = rows
+                # Behind a full page there may be more, of those whom a log that does not answer now has nothing to do with.
+                done, _ = await asyncio.wait(under_way, timeout=0 if len(page) == BATCH else None, return_when=asyncio.FIRST_COMPLETED)
+                ended = [(task.result(), under_way.pop(task)) for task in [*under_way] if task in done]
+                failed |= {rows[0].workspace: error for error, rows in ended if error is not None}
+                if there := [row.id for error, rows in ended if error is None for row in rows]:
+                    faultpoint("actions.appended")
+                    await self._mark_sent(there)
+                    faultpoint("actions.published")
+                    sent += len(there)
+        finally:
+            for task in under_way:
+                task.cancel()
+        for error in failed.values():
+            raise error
+        return sent
+
+    async def _append(self, rows: Sequence[Row[Any]]) -> TrimtabError | None:
+        """None where the outcomes of a workspace are on the log, else why that is not known."""
+        try:
+            await self.events.append([(row.workspace, Outcome(**json.loads(row.body))) for row in rows])
+        except TrimtabError as error:
+            return error
+        return None
 
     @again
-    async def _unsent(self) -> Sequence[Row[Any]]:
-        """What is to be sent, by us alone; nothing where another process is at it."""
+    async def _mark_sent(self, ids: Collection[int]) -> None:
+        async with self.database.writing() as tx:
+            await tx.execute(update(outbox).where(outbox.c.id.in_(ids)).values(sent_at=self.clock.now()))
+
+    @again
+    async def _unsent(self, last: int, under_way: Collection[str] = (), failed: Collection[str] = ()) -> Sequence[Row[Any]]:
+        """What is to be sent, up to the row `last` and of other workspaces than these, by us alone; nothing where another process is at it."""
         async with self.database.writing(PUBLISHING) as tx:
             now = await self.wall.now(tx)
             if not await store.lease(tx, PUBLISHING, self.rules.owner, now, now + self.rules.pace.call):
                 return ()
-            rows = (await tx.execute(UNSENT)).all()
-            if not rows:  # they were sent while we waited for the turn
+            others = outbox.c.workspace.not_in(sorted({*under_way, *failed}))
+            rows = (await tx.execute(UNSENT.where(others) if under_way or failed else UNSENT, {"last": last})).all()
+            if not rows and not under_way:  # all is sent that can be, by us or while we waited for the turn
                 await store.let_go(tx, PUBLISHING, self.rules.owner)
             return rows
 
     async def tend(self) -> int:
         """What time has ended is ended, and every outcome is on the events log; returns how much that was."""
         done = await self._end_what_is_late()
-        await self._show()
-        return done
+        try:
+            return done + await self.publish()
+        finally:
+            await self._show()
 
     async def _tend(self) -> int:
-        done = await self._end_what_is_late()
-        if done or asyncio.get_running_loop().time() >= self._shown + self.rules.pace.show / 1e6:
+        done, now = await self._end_what_is_late(), asyncio.get_running_loop().time()
+        if done:
+            self._to_publish.set()
+        if done or now >= self._shown + self.rules.pace.show / 1e6:
             await self._show()
         return done
 
     async def _end_what_is_late(self) -> int:
-        return await self._lapse() + await self.people.expire() + await self.publish()
+        return await self._lapse() + await self.people.expire()
 
     async def _show(self) -> None:
         async with self.database.reading() as connection:
@@ -303,11 +337,12 @@ class ActionsService:
         done = await self.execution.round()
         if done:
             self._to_tend.set()
+            self._to_publish.set()
         return done
 
     def _wake(self) -> None:
-        self._to_execute.set()
-        self._to_tend.set()
+        for woken in (self._to_execute, self._to_tend, self._to_publish):
+            woken.set()
 
     async def _followed(self, partition: int, beat: Beat) -> None:
         await self._keep("follow", partial(self._follow, partition, beat), beat)
@@ -375,7 +410,7 @@ class ActionsService:
                 await run()
                 return
             except Unavailable as error:
-                log.warning("actions_wait", part=part, reason=error.reason)
+                log.warning("actions_wait", part=part, reason=error.reason, why=str(error))
             except Exception:
                 log.exception("actions_fault", part=part)
             self.metrics.faults.labels(part).inc()
@@ -383,6 +418,13 @@ class ActionsService:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(pause * 2, 5.0)
+
+
+def _by_workspace(page: Sequence[Row[Any]]) -> Mapping[str, list[Row[Any]]]:
+    found: dict[str, list[Row[Any]]] = {}
+    for row in page:
+        found.setdefault(row.workspace, []).append(row)
+    return found
 
 
 def by_platform(executors: Sequence[Executor]) -> dict[str, Executor]:

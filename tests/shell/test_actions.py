@@ -2,24 +2,43 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from dataclasses import replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
+from services.actions.core.letter import canonical
 from services.actions.executors.contract import Answer, Observed, Step
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Broken, Verified
 from services.actions.store import decision as stored
-from services.actions.tables import attempts, decisions, escalations, in_flight, parked
-from services.actions.worker import Rules, by_platform
-from services.kernel.errors import Conflict, Misconfigured, NotFound, RejectedInput
+from services.actions.tables import attempts, decisions, escalations, in_flight, outbox, parked
+from services.actions.worker import BATCH, Rules, by_platform
+from services.kernel.errors import Conflict, Misconfigured, NotFound, RejectedInput, Unavailable
 from services.kernel.ids import digest
 from services.kernel.principal import Principal
-from tests.shell.acting import AD, ADMIN, EUR, MINUTE, OTHER, REVIEWER, SECOND, Platform, World, a_decision, a_refusal, a_shift, an_action, world
+from services.kernel.record import Outcome
+from tests.shell.acting import (
+    AD,
+    ADMIN,
+    EUR,
+    MINUTE,
+    OTHER,
+    REVIEWER,
+    SECOND,
+    ListLog,
+    Platform,
+    World,
+    a_decision,
+    a_refusal,
+    a_shift,
+    an_action,
+    world,
+)
 
 BY = "pause-weak-creatives"
 
@@ -687,6 +706,80 @@ async def test_outcomes_wait_for_a_log_that_is_away(w: World) -> None:
         await w.events.grown.wait()
     await w.service.stop()
     assert (w.told(), w.events.fails) == ([("verified", AD, "paused", "")], 0)
+
+
+class Partitioned(ListLog[Any]):
+    """Takes what it can, as Kafka does, and then says that some of it is not there."""
+
+    def __init__(self, away: str) -> None:
+        super().__init__()
+        self.away = away
+
+    async def append(self, records: Sequence[tuple[str, Any]], partition: int | None = None) -> Sequence[tuple[int, int]]:
+        there = await super().append([r for r in records if r[0] != self.away], partition)
+        if len(there) < len(records):
+            raise Unavailable("a partition has no leader", reason="log_refused")
+        return there
+
+
+async def put(w: World, workspace: str, *numbers: int) -> None:
+    rows = [{"workspace": workspace, "body": canonical(asdict(Outcome(workspace, f"{n}", "verified", AD)))} for n in numbers]
+    async with w.database.writing() as tx:
+        await tx.execute(insert(outbox), rows)
+
+
+async def test_while_a_partition_is_away_the_outcomes_of_others_are_sent_once(w: World) -> None:
+    w.events = Partitioned("b")
+    w.start()
+    await put(w, "b", 1, 2)
+    await put(w, "main", 1)
+    await put(w, "b", 3)
+    await put(w, "c", 1)
+    for _ in range(3):
+        with pytest.raises(Unavailable, match="no leader"):
+            await w.service.tend()
+    assert sorted((o.workspace, o.decision_id) for o in w.outcomes()) == [("c", "1"), ("main", "1")]
+    assert w.count("trimtab_outcomes_unsent") == 3
+    w.events.away = ""
+    await w.service.tend()
+    assert [o.decision_id for o in w.outcomes() if o.workspace == "b"] == ["1", "2", "3"]
+    assert (len(w.outcomes()), w.count("trimtab_outcomes_unsent")) == (5, 0)
+
+
+async def test_a_workspace_whose_partition_is_away_does_not_fill_the_page_of_what_is_sent(w: World) -> None:
+    w.events = Partitioned("b")
+    w.start()
+    await put(w, "b", *range(BATCH + 10))
+    await put(w, "main", *range(BATCH + 10))
+    await put(w, "b", BATCH + 10)
+    with pytest.raises(Unavailable):
+        await w.service.publish()
+    assert [o.decision_id for o in w.outcomes()] == [f"{n}" for n in range(BATCH + 10)]
+    w.events.away = ""
+    assert await w.service.publish() == BATCH + 11
+    assert [o.decision_id for o in w.outcomes() if o.workspace == "b"] == [f"{n}" for n in range(BATCH + 11)]
+
+
+async def test_a_partition_that_does_not_answer_keeps_nothing_of_another_unsent(w: World) -> None:
+    class Silent(ListLog[Any]):
+        asked, answers = asyncio.Event(), asyncio.Event()
+
+        async def append(self, records: Sequence[tuple[str, Any]], partition: int | None = None) -> Sequence[tuple[int, int]]:
+            if records[0][0] == "b":
+                self.asked.set()
+                await self.answers.wait()
+            return await super().append(records, partition)
+
+    w.events = Silent()
+    w.start()
+    await put(w, "b", *range(BATCH))
+    await put(w, "main", 1)
+    publishing = asyncio.create_task(w.service.publish())
+    async with asyncio.timeout(20):
+        await w.events.grown.wait()
+    assert ([o.workspace for o in w.outcomes()], publishing.done()) == (["main"], False)
+    w.events.answers.set()
+    assert await publishing == BATCH + 1
 
 
 async def test_escalated_decisions_name_who_is_asked_and_until_when(w: World) -> None:

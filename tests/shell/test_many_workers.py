@@ -129,7 +129,7 @@ async def test_outcomes_that_another_process_is_publishing_are_left_to_it(w: Wor
     await w.decide(d)
     await w.service.take_in(0, await w.decisions.read(0, 0, 100))
     await w.service.execution.round()
-    assert len(await w.service._unsent()) == 1  # and here it stands still
+    assert len(await w.service._unsent(1)) == 1  # and here it stands still
 
     async def publish(service: ActionsService, i: int) -> object:
         return await service.publish()
