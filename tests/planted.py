@@ -870,6 +870,27 @@ PLANTS = (
         "return_when=asyncio.ALL_COMPLETED",
         (ACTIONS + "test_a_partition_that_does_not_answer_keeps_nothing_of_another_unsent",),
     ),
+    Plant(
+        "what is parked is looked at when a process starts, and never again",
+        actions("worker"),
+        "        if so.hold:\n            return 0\n",
+        "        if True:\n            return 0\n",
+        (PARKING + "test_what_a_process_that_holds_parks_after_the_start_of_one_that_does_not_is_carried_out",),
+    ),
+    Plant(
+        "what is parked is released at each look at the queue",
+        actions("worker"),
+        "self._released + self.rules.pace.audit / 1e6",
+        "self._released",
+        (PARKING + "test_a_process_looks_for_what_others_have_parked_now_and_then",),
+    ),
+    Plant(
+        "processes correct each other's word for why something is parked",
+        actions("parking"),
+        "        if says_why and why != decision.reason:\n",
+        "        if why != decision.reason:\n",
+        (PARKING + "test_processes_that_may_not_carry_it_out_do_not_dispute_why",),
+    ),
     # -- a process that ends anywhere -------------------------------------------------------------------------------------
     Plant(
         "decisions are sent, and nobody waits for them to be there",

@@ -9,6 +9,7 @@ A change in several steps that has begun is parked between two of them: it keeps
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +17,10 @@ from sqlalchemy import Row, and_, bindparam, delete, exists, not_, select, updat
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions import store
-from services.actions.core.letter import Action, action_of
+from services.actions.core.letter import Action, action_of, steps_of
 from services.actions.core.policy import Answer, Circumstances, Escalate, Execute, Hold, Proposal, route, why_parked
 from services.actions.store import Change, Lease
-from services.actions.tables import attempts, escalations, in_flight, intents
+from services.actions.tables import attempts, decisions, escalations, in_flight, intents, kill_switches
 from services.adapters.faultpoint import faultpoint
 
 HAS_BEGUN = exists().where(attempts.c.decision_id == intents.c.decision_id)
@@ -27,6 +28,11 @@ CHANGES_SOMETHING = intents.c.steps != "[]"  # a notice has no steps
 # Not begun, and the last call has passed.
 IS_LATE = and_(intents.c.state.in_(("queued", "parked")), intents.c.valid_until < bindparam("now"), CHANGES_SOMETHING, not_(HAS_BEGUN))
 ANY_LATE = select(intents.c.decision_id).where(IS_LATE).limit(1)
+SWITCH_IS_ON = exists().where(kill_switches.c.workspace == intents.c.workspace, kill_switches.c.engaged)
+# Whose end a process may not have seen: a switch releases what it parked itself.
+NOT_BY_THE_SWITCH = select(intents.c.workspace, intents.c.steps, decisions.c.simulated).where(
+    intents.c.state == "parked", not_(SWITCH_IS_ON), decisions.c.id == intents.c.decision_id
+)
 LATE = select(intents).where(IS_LATE, intents.c.workspace == bindparam("of")).order_by(intents.c.position).with_for_update(skip_locked=True)
 
 
@@ -47,12 +53,26 @@ async def park_queued(tx: AsyncConnection, change: Change, workspace: str, reaso
         await park(tx, change, intent, reason)
 
 
-async def release(tx: AsyncConnection, change: Change, so: Callable[[bool], Circumstances], by: str = "", workspace: str | None = None) -> int:
-    """What is parked, in all workspaces or one, goes on where its reason is over; returns how much that was. `so` says what is so, the switch on or not."""
+async def where_over(connection: AsyncConnection, so: Circumstances) -> list[str]:
+    """The workspaces whose switch is not on and where something is parked that may go on where `so` is so."""
+    found: set[str] = set()
+    for row in await connection.execute(NOT_BY_THE_SWITCH):
+        if row.workspace not in found and not why_parked(steps_of(json.loads(row.steps)), row.simulated, so):
+            found.add(row.workspace)
+    return sorted(found)
+
+
+async def release(
+    tx: AsyncConnection, change: Change, so: Callable[[bool], Circumstances], by: str = "", workspace: str | None = None, says_why: bool = True
+) -> int:
+    """What is parked, in all workspaces or one, goes on where its reason is over; returns how much that was. `so` says what is so, the switch on or not.
+
+    What stays parked has its reason as of now, unless `says_why` is false: two processes that differ in what they serve would correct each other for ever.
+    """
     where = intents.c.state == "parked" if workspace is None else and_(intents.c.state == "parked", intents.c.workspace == workspace)
     rows = (await tx.execute(select(intents).where(where).order_by(intents.c.position).with_for_update())).all()
     switches = {w: (await store.kill_switch(tx, w)).engaged for w in {row.workspace for row in rows}}
-    return sum([await _go_on(tx, change, row, so(switches[row.workspace]), by) for row in rows])
+    return sum([await _go_on(tx, change, row, so(switches[row.workspace]), by, says_why) for row in rows])
 
 
 async def lapse(tx: AsyncConnection, change: Change, workspace: str) -> int:
@@ -63,12 +83,12 @@ async def lapse(tx: AsyncConnection, change: Change, workspace: str) -> int:
     return len(rows)
 
 
-async def _go_on(tx: AsyncConnection, change: Change, intent: Row[Any], so: Circumstances, by: str) -> bool:
+async def _go_on(tx: AsyncConnection, change: Change, intent: Row[Any], so: Circumstances, by: str, says_why: bool) -> bool:
     decision = await store.decision(tx, intent.workspace, intent.decision_id)
     assert decision is not None  # an intent is written in the transaction of its decision
     action = action_of(decision.action)
     if why := why_parked(action.steps, decision.simulated, so):
-        if why != decision.reason:
+        if says_why and why != decision.reason:
             await park(tx, change, intent, why)
         return False
     this = intents.c.decision_id == intent.decision_id

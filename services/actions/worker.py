@@ -4,6 +4,8 @@ decisions log --take_in--> inbox --+--> intents --execute--> outcome --+--> outb
                                    +--> escalations --people, time-----+
                                    +--> parked --its reason ends, time-+
                                    +--> held, recorded ----------------+
+
+A reason to park may be one process's own (hold mode, its executors): while it lives beside another, each releases now and then what it may carry out itself.
 """
 
 from __future__ import annotations
@@ -96,6 +98,7 @@ class ActionsService:
         self.execution = Execution(database, self.executors, self.circumstances, clock, self.wall, self.rules.owner, self.rules.pace, self.metrics)
         self.execution.vouch = self.vouch
         self._shown = float("-inf")  # when the queues were counted last, by the loop's clock
+        self._released = float("-inf")  # when it was looked last for what is parked and may go on, by the same
         self._stopping = asyncio.Event()
         self.following = Following(group or Alone(self.rules.partitions), self._followed, "actions", self.progress)
         self._workers: list[asyncio.Task[None]] = []
@@ -198,18 +201,29 @@ class ActionsService:
                 await asyncio.wait_for(self._stopping.wait(), (self.rules.pace.idle if more else self.rules.pace.audit) / 1e6)
 
     async def release(self) -> int:
-        """What is parked for a reason that is over goes on. At the start, since hold mode and executors are the process's own."""
+        """What is parked for a reason that is over goes on, the rest has its reason anew. At the start, since hold mode and executors are the process's own."""
         async with self.database.reading() as connection:
             somewhere = await store.workspaces(connection, intents.c.workspace, intents.c.state == "parked")
         return sum([await self._release(workspace) for workspace in somewhere])
 
+    async def _release_again(self) -> int:
+        """What we may carry out goes on, whoever parked it: in a rolling update an old process that holds lives on after our start, and parks what it meets."""
+        so = self.circumstances(False)
+        if so.hold:
+            return 0
+        async with self.database.reading() as connection:
+            somewhere = await parking.where_over(connection, so)
+        return sum([await self._release(workspace, says_why=False) for workspace in somewhere])
+
     @again
-    async def _release(self, workspace: str) -> int:
+    async def _release(self, workspace: str, says_why: bool = True) -> int:
         async with self.database.writing(store.turn(workspace)) as tx:
             change = store.Change(self.clock.now())
-            released = await parking.release(tx, change, self.circumstances, workspace=workspace)
+            released = await parking.release(tx, change, self.circumstances, workspace=workspace, says_why=says_why)
             await change.write(tx)
         self.execution.count(change)
+        if released:
+            self._wake()
         return released
 
     @again
@@ -293,8 +307,8 @@ class ActionsService:
             return rows
 
     async def tend(self) -> int:
-        """What time has ended is ended, and every outcome is on the events log; returns how much that was."""
-        done = await self._end_what_is_late()
+        """What time has ended is ended, what may go on does, and every outcome is on the events log; returns how much that was."""
+        done = await self._end_what_is_late() + await self._release_again()
         try:
             return done + await self.publish()
         finally:
@@ -302,6 +316,9 @@ class ActionsService:
 
     async def _tend(self) -> int:
         done, now = await self._end_what_is_late(), asyncio.get_running_loop().time()
+        if now >= self._released + self.rules.pace.audit / 1e6:
+            self._released = now
+            done += await self._release_again()
         if done:
             self._to_publish.set()
         if done or now >= self._shown + self.rules.pace.show / 1e6:

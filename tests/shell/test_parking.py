@@ -7,19 +7,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
 from services.actions.core.policy import ROOM, Circumstances
+from services.actions.execute import Pace
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
 from services.actions.store import decision as stored
 from services.actions.tables import escalations, in_flight, intents
-from services.actions.worker import Rules
+from services.actions.worker import ActionsService, Rules
+from services.adapters.db.clock import Own
 from services.kernel.decision import Decision
 from services.kernel.errors import Conflict
 from services.kernel.principal import Principal
 from services.kernel.record import Outcome
-from tests.shell.acting import AD, ADMIN, EUR, MINUTE, OTHER, REVIEWER, SECOND, Platform, World, a_decision, a_shift, an_action, world
+from tests.shell.acting import (
+    AD,
+    ADMIN,
+    EUR,
+    MINUTE,
+    OTHER,
+    REVIEWER,
+    SECOND,
+    Crash,
+    Ends,
+    ListLog,
+    Platform,
+    World,
+    a_decision,
+    a_shift,
+    an_action,
+    world,
+)
+from tests.shell.ending import faultpoint
 
 VALID = 15 * MINUTE
 PAIR = f"{AD}|{OTHER}"
@@ -199,8 +220,7 @@ async def test_what_stops_a_change_after_its_intent_stops_the_write(w: World, st
             case "switch":
                 await engage(w)
             case "hold":
-                so = w.service.execution.circumstances
-                w.service.execution.circumstances = lambda is_killed: replace(so(is_killed), hold=True)
+                w.service.rules = replace(w.service.rules, hold=True)
             case _:
                 w.clock.move(VALID)
 
@@ -426,6 +446,96 @@ async def test_the_start_of_the_service_releases_what_may_go_on(w: World) -> Non
         await w.events.grown.wait()
     await w.service.stop()
     assert await status(w, d.id) == ("verified", "")
+
+
+def another(w: World, **rules: Any) -> ActionsService:
+    """A process beside that of `w`, which lives on."""
+    return ActionsService(w.database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), Rules(**rules), Own(w.wall))
+
+
+async def entries(w: World) -> int:
+    async with w.database.reading() as connection:
+        return len(await ledger.whole(connection, "main"))
+
+
+async def test_what_a_process_that_holds_parks_after_the_start_of_one_that_does_not_is_carried_out(w: World) -> None:
+    old, new = another(w, hold=True, owner="old"), another(w, owner="new")
+    made = a_decision(), a_decision(2, path=OTHER, action=an_action(path=OTHER))
+    assert await new.release() == 0
+    await w.decide(*made)
+    await old.step()
+    assert [await status(w, d.id) for d in made] == [("parked", "actions_held")] * 2
+    await new.tend()
+    await old.execution.round()  # and meets them once more
+    assert [await status(w, d.id) for d in made] == [("parked", "actions_held")] * 2
+    for _ in range(3):
+        await new.step()
+        w.wall.move(10 * SECOND)
+    assert [await status(w, d.id) for d in made] == [("verified", "")] * 2
+    assert w.platform.journal == [(AD, "status", "paused"), (OTHER, "status", "paused")]
+
+
+async def test_a_shift_that_a_process_which_holds_parked_half_way_ends_and_frees_its_objects(w: World) -> None:
+    d = a_decision(path=PAIR, action=a_shift())
+    await w.decide(d)
+    first = w.start(Ends("actions.recorded"), Rules(owner="first"))
+    with pytest.raises(Crash):
+        await first.step()
+    faultpoint.disarm()
+    old, new = another(w, hold=True, owner="old"), another(w, owner="new")
+    await new.release()
+    w.wall.move(2 * MINUTE)
+    await old.step()
+    assert (await status(w, d.id), len(w.platform.journal)) == (("parked", "actions_held"), 1)
+    for _ in range(3):
+        await new.step()
+        w.wall.move(10 * SECOND)
+    assert (await status(w, d.id), w.platform.journal[1:]) == (("verified", ""), [(OTHER, "daily_budget", 92 * EUR)])
+    async with w.database.reading() as connection:
+        assert (await connection.execute(select(in_flight))).all() == []
+
+
+async def test_processes_that_may_not_carry_it_out_do_not_dispute_why(w: World) -> None:
+    steps = [{"path": "elsewhere/1/2", "attribute": "unheard_of", "observed": None, "desired": "on"}]
+    served, other = a_decision(), a_decision(2, path="elsewhere/1/2", action=an_action(path="elsewhere/1/2", steps=steps))
+    here, old = another(w, owner="here"), another(w, hold=True, owner="old")
+    w.platform.__class__ = type("Elsewhere", (Platform,), {"platforms": frozenset({"elsewhere"})})
+    there = another(w, owner="there")
+    w.platform.__class__ = Platform
+    await w.decide(served, other)
+    await old.step()
+    before = await entries(w)
+    await there.tend()
+    await old.tend()
+    assert (await entries(w), await status(w, other.id)) == (before, ("parked", "actions_held"))
+    await here.tend()
+    assert (await entries(w), await status(w, other.id)) == (before + 1, ("parked", "actions_held"))  # what of its workspace goes on is all that changes
+    await engage(w)
+    before = await entries(w)
+    await here.tend()
+    assert (await entries(w), await status(w, served.id)) == (before, ("parked", "kill_switch"))
+
+
+async def test_a_process_looks_for_what_others_have_parked_now_and_then(w: World) -> None:
+    d = a_decision()
+    await w.decide(d)
+    old, new = another(w, hold=True, owner="old"), another(w, owner="new")
+    await new._tend()
+    await old.step()
+    await new._tend()
+    assert await status(w, d.id) == ("parked", "actions_held")  # not at each look at the queue: the other would park it as often
+    soon = another(w, owner="soon", pace=Pace(audit=20_000))
+    soon.decisions = ListLog()
+    await soon.start()
+    async with asyncio.timeout(20):
+        await w.events.grown.wait()
+        w.events.grown.clear()
+        later = a_decision(2, path=OTHER, action=an_action(path=OTHER))
+        await w.decide(later)
+        await old.step()
+        await w.events.grown.wait()
+    await soon.stop()
+    assert [await status(w, decided.id) for decided in (d, later)] == [("verified", "")] * 2
 
 
 async def test_queues_are_counted_while_they_wait(w: World) -> None:
