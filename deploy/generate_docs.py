@@ -207,11 +207,12 @@ def flat_routes(router: Any) -> Iterator[Any]:
 
 
 def who_may(route: Any) -> str:
-    """The role a route asks for: of its dependency, or as its own body says it."""
+    """The role a route asks for: of its dependency, or as its own body says it, or that of what it calls."""
     for dependency in route.dependant.dependencies:
         if role := inspect.getclosurevars(dependency.call).nonlocals.get("role"):
             return str(role)
-    source = inspect.getsource(route.endpoint)
+    called = [f for f in inspect.getclosurevars(route.endpoint).nonlocals.values() if inspect.isfunction(f)]
+    source = "".join(map(inspect.getsource, (route.endpoint, *called)))
     for word, role in (("pusher(", "source"), ("door.verified(", "signature"), ('may("admin")', "admin"), ('"editor")', "editor"), ('"viewer")', "viewer")):
         if word in source:
             return role
