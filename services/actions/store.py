@@ -1,4 +1,4 @@
-"""Every query of the actions service that more than one file needs. Functions take the caller's transaction; rows stay in here, except as mappings."""
+"""Every query of the actions service that more than one file needs. Functions take the caller's transaction."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """The right to execute one decision, until `until`, as long as the intent still carries `token`."""
+    """The right to execute one decision, for as long as the intent still carries `token`."""
 
     decision_id: str
     workspace: str

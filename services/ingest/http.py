@@ -73,23 +73,6 @@ def time_zone(name: str) -> tzinfo:
         raise Refused(f"{name[:60]!r} is not a time zone such as Europe/Berlin", reason="unknown_time_zone") from None
 
 
-def router(
-    intake: Intake,
-    authenticate: Authenticate,
-    secrets: Secrets,
-    wall: Clock,
-    registry: CollectorRegistry,
-    *,
-    sources: Mapping[str, Any] | None = None,
-    max_body_bytes: int = 5_000_000,
-    public_url: str = "",
-    patience: float = PATIENCE,
-) -> APIRouter:
-    """The routes of `doors`, without the short way."""
-    options: dict[str, Any] = {"sources": sources, "max_body_bytes": max_body_bytes, "public_url": public_url, "patience": patience}
-    return doors(intake, authenticate, secrets, wall, registry, **options)[0]
-
-
 def doors_of(settings: Settings, intake: Intake, auth: Auth, wall: Clock, registry: CollectorRegistry) -> tuple[APIRouter, Short]:
     """As `doors`, as the settings want them."""
     largest = settings.max_body_bytes

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.responses import HTMLResponse, Response
 from itsdangerous import BadSignature, Signer
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import insert, select, update
 
 from services.adapters.db.database import Database, again
 from services.adapters.http.tables import api_keys, login_links, sessions
@@ -104,10 +104,6 @@ class Auth:
         query = select(c.id, c.name, c.role, c.created_at, c.revoked_at).where(c.workspace == workspace).order_by(c.created_at, c.id)
         async with self.database.reading() as connection:
             return [dict(row) for row in (await connection.execute(query)).mappings()]
-
-    async def has_keys(self, workspace: str) -> bool:
-        async with self.database.reading() as connection:
-            return bool(await connection.scalar(select(func.count()).select_from(api_keys).where(api_keys.c.workspace == workspace)))
 
     @again
     async def login_link(self, name: str, role: str, workspace: str, base_url: str = "", valid_for: int = LINK_VALID_FOR) -> str:

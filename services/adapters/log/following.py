@@ -6,7 +6,6 @@ What is worked on must bear that another process does the same for a while, wher
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
@@ -63,9 +62,10 @@ class Following:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        with contextlib.suppress(Exception):
+        try:
             await self.group.commit(self._news(self.done))
-        await self.group.leave()
+        finally:
+            await self.group.leave()
 
     def _given(self, ours: frozenset[int]) -> None:
         if self._is_stopping:  # we are a member until what we have is at rest

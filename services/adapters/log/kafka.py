@@ -165,7 +165,7 @@ class KafkaLog(Generic[T]):
         numbers = []
         for key, record in records:
             numbers.append(partition_of(key, self.partitions) if partition is None else partition)
-            parts.setdefault(numbers[-1], []).append(self._row(key, record, numbers[-1]))
+            parts.setdefault(numbers[-1], []).append(self._row(key, record))
         size = sum(size_of(rows) for rows in parts.values())
         if self._bytes_waiting and self._bytes_waiting + size > MOST_WAITING:
             raise Unavailable("more waits to be written than Kafka takes; send it again later", reason="overloaded", status=429)
@@ -178,7 +178,7 @@ class KafkaLog(Generic[T]):
             offsets[number] = iter(outcome)
         return [(number, next(offsets[number])) for number in numbers]
 
-    def _row(self, key: str, record: T, partition: int) -> _Row:
+    def _row(self, key: str, record: T) -> _Row:
         value = self.codec.encode(record)
         if len(value) + OVERHEAD > LARGEST:
             why = f"a record of {len(value)} bytes is larger than the log takes ({LARGEST}): send less at once"

@@ -18,7 +18,6 @@ from services.kernel.event import Event
 from services.kernel.measure import currency
 
 MEMBERS = ("rows", "results", "data", "events")  # ours, Google's, Meta's, and the plain form
-BESIDE = frozenset({"currency", "account", "time_zone", "as_of", "paging", "field_mask", "request_id", "next_page_token"})
 
 
 def rows(delivery: Delivery) -> tuple[str, Sequence[Any], Mapping[str, Any]]:

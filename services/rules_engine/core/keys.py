@@ -15,7 +15,6 @@ from services.kernel.record import I64
 
 Bools = NDArray[np.bool_]
 U32 = NDArray[np.uint32]
-U64 = NDArray[np.uint64]
 MIX = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio
 MOST = (1 << 28) - 1
 HALF, ONE = np.uint64(32), np.uint32(1)
