@@ -38,6 +38,7 @@ from services.adapters.db.clock import Agreed, agreed
 from services.adapters.db.database import Database, again
 from services.adapters.faultpoint import faultpoint
 from services.adapters.log.following import Alone, Following
+from services.adapters.patience import Patience
 from services.adapters.progress import Beat, Progress
 from services.kernel.decision import Decision
 from services.kernel.errors import Misconfigured, TrimtabError, Unavailable, Unreadable
@@ -50,6 +51,7 @@ LAST_UNSENT = select(func.max(outbox.c.id)).where(outbox.c.sent_at.is_(None))
 UNSENT = select(outbox).where(outbox.c.sent_at.is_(None), outbox.c.id <= bindparam("last")).order_by(outbox.c.id).limit(BATCH)
 PUBLISHING = "publishing"  # a turn, and a lease
 GRACE = 20.0  # seconds that a round in progress gets at the end
+LONGEST = 5.0  # seconds before work that failed is begun again
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,8 +423,9 @@ class ActionsService:
 
     async def _keep(self, part: str, run: Callable[[], Coroutine[Any, Any, None]], beat: Beat) -> None:
         """Runs until the service stops; what fails is said, counted and begun again from what is stored."""
-        pause = 0.1
+        patience = Patience(0.1, LONGEST)
         while not self._stopping.is_set():
+            patience.begin()
             try:
                 await run()
                 return
@@ -433,8 +436,7 @@ class ActionsService:
             self.metrics.faults.labels(part).inc()
             beat()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
-            pause = min(pause * 2, 5.0)
+                await asyncio.wait_for(self._stopping.wait(), patience.pause())
 
 
 def _by_workspace(page: Sequence[Row[Any]]) -> Mapping[str, list[Row[Any]]]:

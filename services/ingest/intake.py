@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
 from typing import Any
 
 import structlog
@@ -21,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from services.adapters.db.database import Database, again
 from services.adapters.faultpoint import faultpoint
+from services.adapters.patience import Patience
 from services.ingest.core.change import ChangeDetector, Known, watched
 from services.ingest.core.refused import Refused
 from services.ingest.core.report import Levels
@@ -165,14 +165,16 @@ class Intake:
 
         Beats whenever it has come round, and after each part of a page of outcomes; goes on with the part that was under way.
         """
-        for attempt in count():
+        patience = Patience(0.2, LONGEST)
+        while True:
+            patience.begin()
             try:
                 await self._watch(log, partition, beat)
                 return
             except Unavailable as error:
                 beat()
                 logger.warning("ingest waits", reason=error.reason, why=str(error))
-                await asyncio.sleep(min(0.2 * 2 ** min(attempt, 10), LONGEST))
+                await asyncio.sleep(patience.pause())
 
     async def _watch(self, log: Log[Record], partition: int, beat: Callable[[], None]) -> None:
         position = select(outcome_positions.c.offset).where(outcome_positions.c.partition == partition)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import count
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.adapters.codec.each import Each, each, place_of
 from services.adapters.log.kafka import KafkaLog
+from services.adapters.patience import Patience
 from services.kernel.errors import Unavailable, Unreadable
 from services.kernel.record import EventBatch, Record, Stamped
 
@@ -40,7 +40,9 @@ class EachWriter:
 
     async def run(self, partition: int, beat: Callable[[], None] = lambda: None) -> None:
         """Until it is cancelled. Beats whenever it has come round."""
-        for attempt in count():
+        patience = Patience(0.2, LONGEST)
+        while True:
+            patience.begin()
             try:
                 await self._run(partition, beat)
                 return
@@ -48,7 +50,7 @@ class EachWriter:
                 beat()
                 self.metrics.failures.inc()
                 log.warning("events wait to be told one by one", partition=partition, reason=error.reason, why=str(error))
-                await asyncio.sleep(min(0.2 * 2 ** min(attempt, 10), LONGEST))
+                await asyncio.sleep(patience.pause())
 
     async def _run(self, partition: int, beat: Callable[[], None]) -> None:
         offset, index = await self.resume(partition)
