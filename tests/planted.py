@@ -1856,7 +1856,7 @@ PLANTS = (
     Plant(
         "an outcome that the database did not take is forgotten by ingest",
         "services/ingest/intake.py",
-        "                await asyncio.sleep(min(0.2 * 2 ** min(attempt, 10), LONGEST))\n",
+        "                await asyncio.sleep(patience.pause())\n",
         "                return\n",
         (SCHEDULES,),
     ),
