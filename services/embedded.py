@@ -47,7 +47,7 @@ from services.backup import restored_at
 from services.ingest.files import ingest_files, new_context, to_intake
 from services.ingest.intake import Intake
 from services.keeping import LogUpkeep
-from services.kernel.errors import Forbidden, Misconfigured, RejectedInput
+from services.kernel.errors import Forbidden, Misconfigured, RejectedInput, TrimtabError
 from services.kernel.ports import Clock
 from services.kernel.record import Change
 from services.kernel.record import Clock as ClockRecord
@@ -216,8 +216,11 @@ class Embedded:
                     first = [{"reason": p.reason, "detail": p.detail, "place": p.pointer} for p in r.first]
                     counts = {"rows": r.rows, "accepted": r.accepted, "quarantined": r.quarantined, "reasons": r.reasons}
                     steps.put_nowait({"file": r.path.name, "shape": r.shape, **counts, "first": first})
-            except Exception as error:  # the answer has begun: what went wrong is its last line
-                steps.put_nowait({"error": str(error), "reason": getattr(error, "reason", type(error).__name__)})
+            except TrimtabError as error:  # the answer has begun: what went wrong is its last line
+                steps.put_nowait({"error": str(error), "reason": error.reason})
+            except Exception:
+                log.exception("import failed")
+                steps.put_nowait({"error": "something is wrong on our side; the log of the server says what", "reason": "bug"})
             steps.put_nowait(None)
 
         task = asyncio.create_task(run())

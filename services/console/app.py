@@ -126,7 +126,7 @@ def escalations(pages: Pages) -> APIRouter:
     async def show(v: Visit, status: str, cursor: str = "", **said: Any) -> Response:
         found, engine = await asyncio.gather(v.api.get("/v1/escalations", status=status, cursor=cursor, limit=ASKED_PER_PAGE), v.api.get("/v1/engine"))
         about = await asyncio.gather(*(v.api.get(f"/v1/decisions/{e['decision']['id']}") for e in found["escalations"]))
-        now = engine["engine_time"] + round((engine["delay_seconds"] or 0) * words.MICRO)
+        now = engine["engine_time"] + round((engine["idle_seconds"] or 0) * words.MICRO)
         asked = [
             {"escalation": e, "d": d, "told": t, "rest": words.micros_of(e["expires_at"]) - now}
             for e, d, t in zip(found["escalations"], about, await tell(v, about), strict=True)

@@ -116,8 +116,7 @@ class Rules(Service):
                 found.append({"partition": number, "state": "restoring", "why": self.share.failed.get(number, ""), "owner": self.url})
                 continue
             end = (await self.events.ends(number))[1]
-            why = worker.stopped or self.share.failed.get(number, "")
-            found.append(standing(worker) | {"owner": self.url, "lag": end - worker.partition.offset, "why": why})
+            found.append(standing(worker) | {"owner": self.url, "lag": end - worker.partition.offset, "why": self.share.stopped(number)})
         return found
 
     async def _all(self, request: Request) -> list[dict[str, Any]]:

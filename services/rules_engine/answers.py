@@ -125,7 +125,7 @@ class Answers:
             "partition": w.number,
             "offset": w.partition.offset,
             "engine_time": w.partition.now,
-            "delay_seconds": max(0.0, (w.clock.now() - w.partition.now) / MICRO) if w.partition.now else None,
+            "idle_seconds": max(0.0, (w.clock.now() - w.partition.now) / MICRO) if w.partition.now else None,
             "restored": w.restored,
             "stopped": w.stopped,
             "simulated": w.partition.simulated,

@@ -89,6 +89,8 @@ class Share:
     def stopped(self, number: int) -> str:
         """Why a partition of ours stands; "" where it does not."""
         worker = self.workers.get(number)
+        if worker is not None and worker.restored:  # it knows before we do that somebody passed over the record
+            return worker.stopped
         return self.failed.get(number, "") or (worker.stopped if worker is not None else "")
 
     @property

@@ -205,6 +205,7 @@ async def test_a_partition_that_stopped_at_a_record_goes_on_once_somebody_passes
     worker = share.workers[0]
     await worker.skip(1, "it is nothing", "tom")
     await until(lambda: not share.unready)
+    assert share.stopped(0) == ""  # at once, not when the share has looked again
     assert share.workers[0] is worker and worker.partition.offset == 4
     await asyncio.sleep(0.8)
     assert share.workers[0] is worker and not share.unready and not share.failed
