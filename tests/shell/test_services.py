@@ -21,7 +21,7 @@ from services.actions import api as actions_api
 from services.adapters.clock import SystemClock
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
-from services.adapters.http.passing import Passing
+from services.adapters.http.passing import LONG, Passing
 from services.adapters.http.serving import open_port, serving
 from services.adapters.log.cluster import Cluster, Topic
 from services.adapters.log.codec import EVENTS, partition_of
@@ -254,6 +254,31 @@ async def test_a_fault_of_the_client_itself_is_no_fault_of_the_sender(monkeypatc
     monkeypatch.setattr(passing._http, "send", cut)
     with pytest.raises(Unavailable, match="send it again"):
         await passing.on("http://127.0.0.1:1", scope, None, None)  # type: ignore[arg-type]
+    await passing.close()
+
+
+@pytest.mark.parametrize(("sent", "begun"), [(0, False), (500, False), (LONG + 1, True)])
+async def test_an_answer_that_is_broken_off_is_a_503_unless_it_is_long(sent: int, begun: bool) -> None:
+    """The process behind was killed as it answered: whoever asked is told to ask again, and nothing is wrong with us."""
+
+    async def broken_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * LONG) + b"x" * sent)
+        await writer.drain()
+        writer.close()
+
+    messages: list[Any] = []
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    passing, scope = Passing(), {"type": "http", "method": "GET", "raw_path": b"/v1/x", "query_string": b"", "headers": []}
+    server = await asyncio.start_server(broken_off, "127.0.0.1", 0)
+    async with server:
+        expected = (httpx2.RemoteProtocolError, "complete message body") if begun else (Unavailable, "broke off its answer .*; send it again")
+        with pytest.raises(expected[0], match=expected[1]):
+            await passing.on(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", scope, None, send)  # type: ignore[arg-type]
+    assert bool(messages) is begun
     await passing.close()
 
 

@@ -22,6 +22,7 @@ CONNECTS = 3.0
 ASKED = 5.0
 ANSWERS = 120.0  # seconds: an explanation may replay much of the log
 LARGEST = 100_000_000
+LONG = 1 << 20  # bytes of an answer that are waited for before any goes on
 
 
 class Passing:
@@ -46,7 +47,7 @@ class Passing:
             raise Unavailable(f"{url.partition('?')[0]} does not answer ({type(error).__name__})", reason="passing") from error
 
     async def on(self, url: str, scope: Scope, receive: Receive, send: Send, name: str = "the process that has it") -> None:
-        """`name` is what is not there where nobody answers. Raises Unavailable where nobody answers there; once an answer has begun, a fault cuts it off."""
+        """`name` is what is not there where nobody answers. Raises Unavailable where nobody answers there; a fault cuts an answer off only where it is long."""
         target = url + straight(scope["raw_path"])
         if scope["query_string"]:
             target += "?" + scope["query_string"].decode("latin-1")
@@ -65,9 +66,15 @@ class Passing:
                 log.exception("not passed on", url=url)
             raise Unavailable(f"{name} does not answer ({type(error).__name__}); send it again", reason="passing") from error
         try:
+            chunks = answer.aiter_raw()
+            try:
+                begun = await _first(chunks)
+            except httpx2.HTTPError as error:  # it was killed as it answered
+                raise Unavailable(f"{name} broke off its answer ({type(error).__name__}); send it again", reason="passing") from error
             kept = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() not in OURS_ALONE]
             await send({"type": "http.response.start", "status": answer.status_code, "headers": kept})
-            async for chunk in answer.aiter_raw():
+            await send({"type": "http.response.body", "body": begun, "more_body": True})
+            async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
@@ -80,6 +87,16 @@ def straight(raw_path: bytes) -> str:
     if any(unquote(part) in (".", "..") or "/" in unquote(part) for part in path.split("/")):
         raise NotFound("there is no such path")
     return path
+
+
+async def _first(chunks: AsyncIterator[bytes]) -> bytes:
+    """All of a short answer, or the beginning of a long one, whose rest is still to come."""
+    begun = b""
+    async for chunk in chunks:
+        begun += chunk
+        if len(begun) >= LONG:
+            break
+    return begun
 
 
 async def _body(receive: Receive) -> AsyncIterator[bytes]:
