@@ -131,8 +131,8 @@ PLANTS = (
     Plant(
         "an intent is withdrawn that another worker has taken over",
         actions("execute"),
-        "intents.c.token == lease.token, intents.c.state == \"running\")\n            if",
-        "intents.c.state != \"\")\n            if",
+        "intents.c.token == lease.token, intents.c.state == \"running\")\n            tries",
+        "intents.c.state != \"\")\n            tries",
         (CRASH + "test_a_worker_that_stood_still_until_another_took_over_withdraws_nothing",),
     ),
     Plant(
@@ -782,9 +782,24 @@ PLANTS = (
     Plant(
         "tries at one step are counted for the next",
         actions("execute"),
-        "                await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))\n",
-        "",
-        (ACTIONS + "test_a_restore_does_not_believe_a_value_from_before_the_change",),
+        "{\"tries\": 0} if attempt.status else {}",
+        "{}",
+        (CRASH + "test_each_step_has_tries_of_its_own_and_what_was_done_is_taken_back",),
+    ),
+    Plant(
+        "a write that did not go out has failed",
+        actions("execute"), "if answer.kind == \"unsent\":", "if answer.kind == \"never\":",
+        (CRASH + "test_what_did_not_go_out_is_withdrawn_and_made_once_it_can_be",),
+    ),
+    Plant(
+        "a write that does not go out is tried for ever, once a second",
+        actions("execute"), " or 0) + is_a_try", " or 0)",
+        (CRASH + "test_what_does_not_go_out_waits_longer_each_time", CRASH + "test_what_never_goes_out_has_failed_after_six_tries_and_says_so"),
+    ),
+    Plant(
+        "a write that did not go out is said to be refused",
+        "services/actions/executors/sandbox.py", "Answer(\"unsent\", \"no c", "Answer(\"refused\", \"no c",
+        ("tests/contracts/test_executors.py::test_a_platform_that_is_away_was_not_written",),
     ),
     Plant(
         "what is as decided already is written",

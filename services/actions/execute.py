@@ -248,6 +248,10 @@ class Execution:
         answer = await self._write(step, observed, key)
         faultpoint("actions.sent")
         answered = replace(draft, answer=answer.kind, detail=answer.detail[:500])
+        if answer.kind == "unsent":
+            if await self._withdraw(lease, answered, "unreachable", is_a_try=True):
+                return False
+            return await self._unsent(lease, draft, FAILED, "unreachable")
         if answer.kind == "refused":
             answered = replace(answered, status=FAILED, reason="refused")
             again = 0 if move.role == APPLY else self.pace.again << self.pace.looks
@@ -335,7 +339,6 @@ class Execution:
                 await self._set_aside(tx, change, lease, stop)
             else:
                 await store.add_attempt(tx, lease.workspace, lease.decision_id, attempt, key, change.now)
-                await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))
                 self._note(change, lease, "intent", attempt)
             await change.write(tx)
             faultpoint("actions.noted")
@@ -343,22 +346,27 @@ class Execution:
         return stop is None
 
     @again
-    async def _withdraw(self, lease: Lease, attempt: Attempt, reason: str) -> None:
-        """The attempt was never made, as only its process can know, and its decision is to be tried again; not where another has it already.
+    async def _withdraw(self, lease: Lease, attempt: Attempt, reason: str, is_a_try: bool = False) -> bool:
+        """The attempt was never made, as only its process can know, and its decision is put back; not where another has it already.
 
-        A lease that has run out may still be given back so: whoever takes it over raises the token, and from then on reads what nobody has withdrawn.
+        False where this `is_a_try`, and the last of them: then the decision stays ours. A lease that has run out may still be given back so: whoever takes it
+        over raises the token, and from then on reads what nobody has withdrawn.
         """
         async with self.database.writing(store.turn(lease.workspace)) as tx:
             change = store.Change(self.clock.now())
             now = await self.wall.now(tx)
             ours = and_(intents.c.decision_id == lease.decision_id, intents.c.token == lease.token, intents.c.state == "running")
-            if (await tx.execute(update(intents).where(ours).values(state="queued", due_at=now + self.pace.again))).rowcount != 1:
+            tries = int(await tx.scalar(select(intents.c.tries).where(ours)) or 0) + is_a_try
+            is_last = is_a_try and tries >= self.pace.tries
+            then = {"tries": 0} if is_last else {"tries": tries, "state": "queued", "due_at": now + (self.pace.again << tries)}
+            if (await tx.execute(update(intents).where(ours).values(then))).rowcount != 1:
                 raise LostLease
             await store.withdraw_attempt(tx, lease.decision_id, attempt)
             self._note(change, lease, "intent.withdrawn", replace(attempt, answer="unsent", reason=reason))
             await change.write(tx)
         self.count(change)
         log.warning("intent_withdrawn", decision=lease.decision_id, reason=reason)
+        return not is_last
 
     @again
     async def _unsent(self, lease: Lease, attempt: Attempt, status: str, reason: str) -> bool:
@@ -382,9 +390,9 @@ class Execution:
             now = await self._hold_lease(tx, lease)
             await store.update_attempt(tx, lease.decision_id, attempt, change.now)
             self._note(change, lease, "result" if attempt.status else "in_doubt", attempt)
-            if wait:
-                this = intents.c.decision_id == lease.decision_id
-                await tx.execute(update(intents).where(this).values(state="queued", due_at=now + wait))
+            then = ({"tries": 0} if attempt.status else {}) | ({"state": "queued", "due_at": now + wait} if wait else {})
+            if then:
+                await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(then))
             await change.write(tx)
         self.count(change)
 

@@ -107,7 +107,7 @@ async def test_a_platform_that_cannot_be_read_is_never_guessed(platform: Sandbox
 
 async def test_a_platform_that_is_away_was_not_written(executor: Platform) -> None:
     away = Platform("http://127.0.0.1:1", "sandbox", timeout=0.5)
-    assert (await away.write(PAUSE, Observed("active"), "k-away")).kind == "refused"
+    assert (await away.write(PAUSE, Observed("active"), "k-away")).kind == "unsent"
     await away.close()
 
 
@@ -119,7 +119,7 @@ async def test_a_platform_that_takes_no_connection_in_time_was_not_written() -> 
             one.setblocking(False)
             one.connect_ex(full.getsockname())
         away = Platform(f"http://127.0.0.1:{full.getsockname()[1]}", "sandbox", timeout=0.3)
-        assert await away.write(PAUSE, Observed("active"), "k-full") == Answer("refused", "no connection could be made")
+        assert await away.write(PAUSE, Observed("active"), "k-full") == Answer("unsent", "no connection could be made in time")
         await away.close()
 
 

@@ -93,7 +93,7 @@ class Platform:
     is_practice: ClassVar[bool] = True
     objects: dict[tuple[str, str], Value] = field(default_factory=dict)
     journal: list[tuple[str, str, Value]] = field(default_factory=list)
-    moods: deque[str] = field(default_factory=deque)  # ok | refused | lost_after | lost_before | raises
+    moods: deque[str] = field(default_factory=deque)  # ok | refused | unsent | lost_after | lost_before | raises
     unreadable: int = 0  # reads that will fail
     stale: int = 0  # reads that will still show what was before the last write
     before: dict[tuple[str, str], Value] = field(default_factory=dict)
@@ -110,8 +110,10 @@ class Platform:
         return Observed(self.objects.get((step.path, step.attribute)), str(len(self.journal)))
 
     async def write(self, step: Step, observed: Observed, idempotency_key: str) -> Answer:
-        self.keys.append(idempotency_key)
         mood = self.moods.popleft() if self.moods else "ok"
+        if mood == "unsent":
+            return Answer("unsent", "no connection could be made in time")
+        self.keys.append(idempotency_key)
         if mood == "refused":
             return Answer("refused", "422 not allowed")
         if mood == "raises":

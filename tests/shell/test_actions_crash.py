@@ -211,6 +211,63 @@ async def test_what_nobody_could_vouch_for_after_its_intent_is_withdrawn(w: Worl
     assert w.platform.objects[OTHER, "daily_budget"] == 92 * EUR
 
 
+async def test_what_did_not_go_out_is_withdrawn_and_made_once_it_can_be(w: World) -> None:
+    """The platform takes no connection for a while: that is no answer of its."""
+    d = a_decision()
+    w.platform.moods.extend(["unsent"] * 5)
+    await w.decide(d)
+    await w.service.step()
+    assert (await attempts_left(w), await story(w, d.id)) == (0, SENT_ANEW[:3])
+    await w.settle()
+    assert (await status(w, d.id), w.platform.journal) == (("verified", ""), [(AD, "status", "paused")])
+    assert await story(w, d.id) == ["decision.executing", *["intent", "intent.withdrawn"] * 5, "intent", "result", "outcome"]
+
+
+async def test_what_does_not_go_out_waits_longer_each_time(w: World) -> None:
+    d = a_decision()
+    w.platform.moods.extend(["unsent"] * 5)
+    await w.decide(d)
+    tried: list[int] = []
+    for second in range(100):
+        before = len(await story(w, d.id))
+        await w.service.step()
+        tried += [second] if len(await story(w, d.id)) > before else []
+        w.wall.move(SECOND)
+    assert tried == [0, 2, 6, 14, 30, 62]
+
+
+async def test_what_never_goes_out_has_failed_after_six_tries_and_says_so(w: World) -> None:
+    d = a_decision()
+    w.platform.moods.extend(["unsent"] * 6)
+    await w.decide(d)
+    await w.settle()
+    assert (await status(w, d.id), w.platform.keys, list(w.platform.moods)) == (("failed", "unreachable"), [], [])
+    assert await story(w, d.id) == ["decision.executing", *["intent", "intent.withdrawn"] * 6, "result", "outcome"]
+    assert w.told() == [("failed", AD, "", "unreachable")]
+
+
+async def test_each_step_has_tries_of_its_own_and_what_was_done_is_taken_back(w: World) -> None:
+    """Five are used up by the first step, six by the second, and one by taking the first back."""
+    d = a_decision(path=f"{AD}|{OTHER}", action=a_shift())
+    w.platform.moods.extend([*["unsent"] * 5, "ok", *["unsent"] * 6, "unsent", "ok"])
+    await w.decide(d)
+    await w.settle()
+    assert await status(w, d.id) == ("failed", "unreachable")
+    assert [(path, value) for path, _, value in w.platform.journal] == [(AD, 68 * EUR), (AD, 80 * EUR)]
+    assert w.platform.objects[OTHER, "daily_budget"] == 80 * EUR
+    assert not w.platform.moods
+
+
+async def test_what_does_not_go_out_is_held_once_it_is_too_late_to_begin(w: World) -> None:
+    d = a_decision()
+    w.platform.moods.append("unsent")
+    await w.decide(d)
+    await w.service.step()
+    w.clock.move(16 * MINUTE)
+    await w.settle()
+    assert (w.platform.keys, await status(w, d.id)) == ([], ("held", "stale"))
+
+
 async def test_a_running_decision_of_another_living_worker_is_left_to_it(w: World) -> None:
     d = a_decision()
     await w.decide(d)

@@ -27,6 +27,7 @@ WRITES = {  # what may befall a write: whether it is applied, and what its sende
     "timeout_after": "applied, and never answered",
     "garbage": "applied, and answered with what nobody can read",
 }
+CONNECTIONS = {"refused": "no connection is made, so nothing of a write goes out"}
 READS = {
     "latency": "answered late",
     "stale": "answered with what was so before the last change",
@@ -143,6 +144,9 @@ class PlatformPort:
     async def write(self, step: Step, observed: Observed, idempotency_key: str) -> Answer:
         if not self.process.alive:
             raise Killed
+        if self.platform.mood("connection", CONNECTIONS, 0.2):
+            await self.process.passes(1_000)
+            return Answer("unsent", "no connection")
         self.platform.sent.append(idempotency_key)
         self.platform.trace.tell(self.process.loop.at, self.process.name, f"sent {step.path} {step.attribute} {step.desired} {idempotency_key}")
         answered: asyncio.Future[Answer] = self.process.loop.create_future()

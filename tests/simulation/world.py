@@ -41,7 +41,7 @@ from tests.core.world import GUARDS, START
 from tests.simulation.account import WORKSPACE, Account, Sending
 from tests.simulation.chance import Faults, Trace
 from tests.simulation.loop import HERE, SECOND, Killed, Loop, Process
-from tests.simulation.platform import READS, WRITES, AdPlatform, PlatformPort
+from tests.simulation.platform import CONNECTIONS, READS, WRITES, AdPlatform, PlatformPort
 from tests.simulation.ports import Disk, LogPort, SharedLog, SimulatedDatabase
 
 MINUTE = 60 * SECOND
@@ -70,7 +70,8 @@ EVENTS_OF_LIFE = {  # what happens once, at some time or at some await, in this 
 }  # fmt: skip
 
 
-FAULTS = (*MENU, *EVENTS_OF_LIFE, *(f"write.{mood}" for mood in WRITES), *(f"read.{mood}" for mood in READS))  # each in at least every tenth schedule
+MOODS = {"write": WRITES, "read": READS, "connection": CONNECTIONS}
+FAULTS = (*MENU, *EVENTS_OF_LIFE, *(f"{what}.{mood}" for what, of in MOODS.items() for mood in of))  # each in at least every tenth schedule
 
 
 class Gone(Exception):

@@ -38,11 +38,12 @@ class Answer:
     """What the platform said to a write.
 
     accepted  a definite yes
-    refused   a definite no that changed nothing: a 4xx, a failed precondition, a rate limit, a connection that never stood
+    refused   a definite no that changed nothing: a 4xx, a failed precondition, a rate limit
+    unsent    nothing of it went out: no connection was made, or it was not under way in time; it may be made again
     unclear   anything else: a timeout, a reset, a 5xx, a redirect, a body that cannot be read; the change may or may not be there
     """
 
-    kind: Literal["accepted", "refused", "unclear"]
+    kind: Literal["accepted", "refused", "unsent", "unclear"]
     detail: str = ""  # short, for people; never a secret
 
 

@@ -49,7 +49,7 @@ class Platform:
             change = {step.attribute: step.desired}
             answer = await self._client.patch(f"/objects/{step.path}", json=change, headers=headers, extensions=under_way_within(UNDER_WAY))
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout):
-            return Answer("refused", "no connection could be made")
+            return Answer("unsent", "no connection could be made in time")
         except httpx2.HTTPError as error:
             return Answer("unclear", type(error).__name__)
         return judged(answer, step.attribute, step.desired)
