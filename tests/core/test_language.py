@@ -78,6 +78,9 @@ def cost(condition: str = "cpa(purchases)[since change] > target(cpa)", lines: s
     return guards(lines, when(condition))
 
 
+MIXED = "ctr[since change] < 0.8% and cpa(purchases)[since change] > 40 EUR"
+
+
 def pair(old: str = "", new: str = "") -> str:
     return PACK + (put(old, new, PAIR) if old else PAIR)
 
@@ -140,6 +143,7 @@ REFUSED: dict[str, str] = {
     "a_cost_rule_without_a_sample": cost(lines="      confidence: 95%\n"),
     "a_cost_rule_with_a_number_of_purchases": cost(lines="      sample: {conversions(purchases): 5}\n"),
     "a_sample_of_what_is_weighed": put("{impressions: 3000}", "{impressions: 3000, clicks: 5}"),
+    "a_sample_of_what_a_cost_is_divided_by": cost(MIXED, "      sample: {impressions: 3000, spend: 90 EUR, conversions(purchases): 5}\n"),
     "a_rate_rule_with_money_alone": put("{impressions: 3000}", "{spend: 90 EUR}"),
     "a_cost_rule_with_revenue_alone": cost(lines="      sample: {revenue(purchases): 5 EUR}\n"),
     "a_sample_of_nothing": put("{impressions: 3000}", "{impressions: 0}"),

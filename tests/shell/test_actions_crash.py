@@ -1,5 +1,7 @@
 """A process that ends at any named point leaves a database from which the next one finishes: nothing doubled, nothing lost."""
 
+import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -255,7 +257,9 @@ async def test_each_step_has_tries_of_its_own_and_what_was_done_is_taken_back(w:
     assert await status(w, d.id) == ("failed", "unreachable")
     assert [(path, value) for path, _, value in w.platform.journal] == [(AD, 68 * EUR), (AD, 80 * EUR)]
     assert w.platform.objects[OTHER, "daily_budget"] == 80 * EUR
-    assert not w.platform.moods
+    async with w.database.reading() as connection:
+        bodies = [json.loads(e.body) for e in await ledger.whole(connection, "main") if e.kind == "intent.withdrawn"]
+    assert Counter((b["step"], b["role"]) for b in bodies) == {(0, "apply"): 5, (1, "apply"): 6, (0, "restore"): 1}
 
 
 async def test_what_does_not_go_out_is_held_once_it_is_too_late_to_begin(w: World) -> None:

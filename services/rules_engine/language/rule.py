@@ -213,7 +213,7 @@ class OneRule:
         quotients = [m for c in conditions for r in references(c) if (m := self.checker.metrics[r.metric]).denominator is not None]
         costs = bool(quotients) and all(m.family == "rate" for m in quotients)
         exposure = {m.name: m.numerator if m.numerator.name.startswith("spend@") else m.denominator for m in quotients}
-        weighed = {m.numerator for m in quotients if m.family == "proportion"}
+        weighed = {side for m in quotients if m.family for side in (m.numerator, m.denominator)} - set(exposure.values())
         for name in sorted(fields.mapping):
             written, _, of = name.partition("(")
             definition = self.pack.definitions.get(written)
@@ -232,7 +232,7 @@ class OneRule:
                 continue
             least = fields.money(name, self.pack.account.currency) if definition.unit == "money" else self._count(fields, name)
             metric = self.checker.metric(definition, of.rstrip(")"))
-            if metric.numerator in weighed and metric.numerator not in exposure.values():
+            if metric.numerator in weighed:
                 self.report(fields.where_key(name), "a sample is never what a rule weighs: what has none of it would never be judged", COUNTED)
             if least == 0 and re.match(r"0+(\.0*)?(?!\S)", str(fields.mapping[name])):  # what cannot be read is none either, and was reported
                 self.report(fields.where(name), "a sample of nothing keeps nothing back", "leave it out where none is needed")
