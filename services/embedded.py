@@ -27,7 +27,7 @@ from services.actions.connect import executors_of
 from services.actions.execute import SECOND, Pace
 from services.actions.executors.contract import Executor
 from services.actions.ledger.witness import witness_of
-from services.actions.worker import ActionsService, Rules
+from services.actions.worker import ActionsService, Conduct
 from services.adapters.clock import SystemClock
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
@@ -148,8 +148,8 @@ class Embedded:
     async def _start_actions(self) -> None:
         witness = witness_of(self.settings.witness, self._secret())
         executors = executors_of(self.settings) if self._executors is None else self._executors
-        rules = Rules(hold=self.settings.actions == "hold", stale_before=self._restored_at, pace=Pace(again=round(self.settings.settle_seconds * SECOND)))
-        self.actions = ActionsService(self.database, self.decisions, self.events, executors, self.clock, self.registry, rules, witness=witness)
+        conduct = Conduct(hold=self.settings.actions == "hold", stale_before=self._restored_at, pace=Pace(again=round(self.settings.settle_seconds * SECOND)))
+        self.actions = ActionsService(self.database, self.decisions, self.events, executors, self.clock, self.registry, conduct, witness=witness)
         await self.actions.start()
         self._cleanup.push_async_callback(self.actions.stop)
 

@@ -852,7 +852,7 @@ PLANTS = (
         "the audit entry is written after the commit",
         actions("execute"),
         'done.effects)\n            await change.write(tx)\n            faultpoint("actions.ending")\n'
-        '        self.count(change)\n        faultpoint("actions.concluded")\n',
+        '        self.metrics.count(change)\n        faultpoint("actions.concluded")\n',
         'done.effects)\n        faultpoint("actions.concluded")\n        async with self.database.writing() as tx:\n            await change.write(tx)\n',
         (CRASH + "test_a_pause_is_neither_lost_nor_doubled",),
     ),
@@ -895,7 +895,7 @@ PLANTS = (
     Plant(
         "what is parked is released at each look at the queue",
         actions("worker"),
-        "self._released + self.rules.pace.audit / 1e6",
+        "self._released + self.conduct.pace.audit / 1e6",
         "self._released",
         (PARKING + "test_a_process_looks_for_what_others_have_parked_now_and_then",),
     ),

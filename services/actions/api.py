@@ -206,7 +206,7 @@ def router(service: ActionsService) -> APIRouter:
                 "broken_at": (checked.broken or None) if checked else None,
                 "why": checked.why if checked else "",
             },
-            "holding": service.rules.hold,
+            "holding": service.conduct.hold,
         }
 
     async def _one(decision_id: str, who: Principal) -> dict[str, Any]:

@@ -27,9 +27,9 @@ from services.actions.core.progress import (
     FAILED,
     VERIFIED,
     Attempt,
-    Change,
     Done,
     Settle,
+    Write,
     given_up,
     is_as_decided,
     next_move,
@@ -155,7 +155,7 @@ class Execution:
                 if len(leases) == most:
                     break
             await change.write(tx)
-        self.count(change)
+        self.metrics.count(change)
         faultpoint("actions.claimed")
         return leases
 
@@ -213,10 +213,10 @@ class Execution:
                 return False
             case Settle(attempt):
                 return await self._look(lease, attempt)
-            case Change() as move:
-                return await self._change(lease, move)
+            case Write() as move:
+                return await self._set(lease, move)
 
-    async def _change(self, lease: Lease, move: Change) -> bool:
+    async def _set(self, lease: Lease, move: Write) -> bool:
         step = move.step
         draft = Attempt(move.index, move.role, step.path, step.attribute, None, step.desired)
         if move.role == APPLY and move.index and self.clock.now() > lease.valid_until:
@@ -259,7 +259,7 @@ class Execution:
             return not again
         return await self._look(lease, answered)
 
-    async def _why_not_sent(self, lease: Lease, move: Change, begun: int) -> str:
+    async def _why_not_sent(self, lease: Lease, move: Write, begun: int) -> str:
         """Why what was intended at `begun` may not be sent after all; "" where it may, if the call begins at once: nothing that was so `fresh` ago stops it.
 
         intent -- commit -- witness -- the last look: switch, hold, validity, lease -- call -- under way
@@ -281,7 +281,7 @@ class Execution:
             return error.reason
         return "too_slow"
 
-    async def _look_last(self, lease: Lease, move: Change) -> tuple[int, str]:
+    async def _look_last(self, lease: Lease, move: Write) -> tuple[int, str]:
         """What stops the move, "" for nothing, and a moment before which it would have been seen. A reader waits for nobody and keeps nobody waiting."""
         async with self.database.reading() as connection:
             looked = self.wall.elapsed()  # the view is of no earlier moment: it begins with the first statement
@@ -342,7 +342,7 @@ class Execution:
                 self._note(change, lease, "intent", attempt)
             await change.write(tx)
             faultpoint("actions.noted")
-        self.count(change)
+        self.metrics.count(change)
         return stop is None
 
     @again
@@ -364,7 +364,7 @@ class Execution:
             await store.withdraw_attempt(tx, lease.decision_id, attempt)
             self._note(change, lease, "intent.withdrawn", replace(attempt, answer="unsent", reason=reason))
             await change.write(tx)
-        self.count(change)
+        self.metrics.count(change)
         log.warning("intent_withdrawn", decision=lease.decision_id, reason=reason)
         return not is_last
 
@@ -379,7 +379,7 @@ class Execution:
             await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))
             self._note(change, lease, "result", known)
             await change.write(tx)
-        self.count(change)
+        self.metrics.count(change)
         return True
 
     @again
@@ -394,7 +394,7 @@ class Execution:
             if then:
                 await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(then))
             await change.write(tx)
-        self.count(change)
+        self.metrics.count(change)
 
     @again
     async def _later(self, lease: Lease, reason: str) -> bool:
@@ -410,7 +410,7 @@ class Execution:
             elif tries < self.pace.tries:
                 await tx.execute(update(intents).where(this).values(state="queued", due_at=now + (self.pace.again << tries), tries=tries))
             await change.write(tx)
-        self.count(change)
+        self.metrics.count(change)
         return tries < self.pace.tries
 
     @again
@@ -422,7 +422,7 @@ class Execution:
             await store.end(tx, change, lease.workspace, lease.decision_id, done.status, reason, lease.by, done.effects)
             await change.write(tx)
             faultpoint("actions.ending")
-        self.count(change)
+        self.metrics.count(change)
         faultpoint("actions.concluded")
         log.info("action_ended", decision=lease.decision_id, status=done.status, reason=done.reason)
 
@@ -450,11 +450,6 @@ class Execution:
             status=attempt.status,
             reason=attempt.reason,
         )
-
-    def count(self, change: store.Change) -> None:
-        self.metrics.entries.inc(change.entries)
-        for status, reason in change.ended:
-            self.metrics.actions.labels(status, reason).inc()
 
 
 def _ours(lease: Lease, now: int) -> ColumnElement[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from services.actions.core.policy import PARKS
-from services.actions.store import Queues
+from services.actions.store import Change, Queues
 
 SECOND = 1_000_000
 
@@ -41,6 +41,12 @@ class Metrics:
         self.in_doubt_age = Gauge("trimtab_platform_writes_in_doubt_age_seconds", "How long the oldest of them has been in doubt", registry=registry)
         self.parked_now = Gauge("trimtab_actions_parked", "Actions that may not be carried out now, by why", ["reason"], registry=registry)
         self.faults = Counter("trimtab_actions_faults_total", "Errors at the edge of the actions worker", ["where"], registry=registry)
+
+    def count(self, change: Change) -> None:
+        """Of a transaction that has committed."""
+        self.entries.inc(change.entries)
+        for status, reason in change.ended:
+            self.actions.labels(status, reason).inc()
 
     def show(self, queues: Queues, now: int) -> None:
         self.waiting.set(queues.waiting)

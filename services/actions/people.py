@@ -229,9 +229,7 @@ class People:
         return digest("undo", decision_id, str(len(earlier) + 1)) if earlier else digest("undo", decision_id)
 
     def _count(self, change: Change) -> None:
-        self.metrics.entries.inc(change.entries)
-        for status, reason in change.ended:
-            self.metrics.actions.labels(status, reason).inc()
+        self.metrics.count(change)
         self.wake()
 
 

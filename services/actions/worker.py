@@ -55,7 +55,7 @@ LONGEST = 5.0  # seconds before work that failed is begun again
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class Conduct:
     """How this installation acts."""
 
     hold: bool = False  # TRIMTAB_ACTIONS=hold
@@ -80,7 +80,7 @@ class ActionsService:
         executors: Sequence[Executor],
         clock: Clock,
         registry: CollectorRegistry,
-        rules: Rules | None = None,
+        conduct: Conduct | None = None,
         wall: Agreed | None = None,
         group: Group | None = None,
         witness: Witness | None = None,
@@ -88,25 +88,25 @@ class ActionsService:
     ) -> None:
         self.progress = progress or Progress()
         self.database, self.decisions, self.events, self.clock = database, decisions, events, clock
-        self.rules, self.wall = rules or Rules(), wall or agreed(database, SystemClock())
+        self.conduct, self.wall = conduct or Conduct(), wall or agreed(database, SystemClock())
         self.executors = by_platform(executors)
         self.metrics = Metrics(registry)
         self._capabilities = tuple((platform, e.attributes, e.is_practice) for platform, e in sorted(self.executors.items()))
         self._to_execute, self._to_tend, self._to_publish = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.people = People(database, self.circumstances, self.metrics, self._wake, witness)
-        self.audit = Audit(database, self.metrics, self.rules.owner, self.wall, witness)
+        self.audit = Audit(database, self.metrics, self.conduct.owner, self.wall, witness)
         self.disagreements: tuple[str, ...] = ()  # workspaces whose ledger is not what its witness saw
         self.comparing = Comparing(self._compare, lambda: database.connected)
-        self.execution = Execution(database, self.executors, self.circumstances, clock, self.wall, self.rules.owner, self.rules.pace, self.metrics)
+        self.execution = Execution(database, self.executors, self.circumstances, clock, self.wall, self.conduct.owner, self.conduct.pace, self.metrics)
         self.execution.vouch = self.vouch
         self._shown = float("-inf")  # when the queues were counted last, by the loop's clock
         self._released = float("-inf")  # when it was looked last for what is parked and may go on, by the same
         self._stopping = asyncio.Event()
-        self.following = Following(group or Alone(self.rules.partitions), self._followed, "actions", self.progress)
+        self.following = Following(group or Alone(self.conduct.partitions), self._followed, "actions", self.progress)
         self._workers: list[asyncio.Task[None]] = []
 
     def circumstances(self, is_killed: bool) -> Circumstances:
-        return Circumstances(self.clock.now(), is_killed, self.rules.hold, self._capabilities, self.rules.evidence_at_least, self.rules.stale_before)
+        return Circumstances(self.clock.now(), is_killed, self.conduct.hold, self._capabilities, self.conduct.evidence_at_least, self.conduct.stale_before)
 
     async def start(self) -> None:
         """Follows, executes and publishes until `stop`; first what the last process left is taken up."""
@@ -150,7 +150,7 @@ class ActionsService:
         """Takes in all there is and does all that is due, once; returns how much that was. For tests, and for whoever drives time by hand."""
         await self.compare()
         done = 0
-        for partition in self.rules.partitions:
+        for partition in self.conduct.partitions:
             offset = await self._begin(partition)
             while page := await self.decisions.read(partition, offset, BATCH):
                 await self.take_in(partition, page)
@@ -200,7 +200,7 @@ class ActionsService:
             await self.compare()
             more = await self.audit.step()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), (self.rules.pace.idle if more else self.rules.pace.audit) / 1e6)
+                await asyncio.wait_for(self._stopping.wait(), (self.conduct.pace.idle if more else self.conduct.pace.audit) / 1e6)
 
     async def release(self) -> int:
         """What is parked for a reason that is over goes on, the rest has its reason anew. At the start, since hold mode and executors are the process's own."""
@@ -223,7 +223,7 @@ class ActionsService:
             change = store.Change(self.clock.now())
             released = await parking.release(tx, change, self.circumstances, workspace=workspace, says_why=says_why)
             await change.write(tx)
-        self.execution.count(change)
+        self.metrics.count(change)
         if released:
             self._wake()
         return released
@@ -243,9 +243,7 @@ class ActionsService:
         for reason in taken.parked:
             self.metrics.parked.labels(reason).inc()
             log.error("decision_parked", reason=reason)
-        for status, reason in taken.change.ended:
-            self.metrics.actions.labels(status, reason).inc()
-        self.metrics.entries.inc(taken.change.entries)
+        self.metrics.count(taken.change)
         self._wake()
 
     async def publish(self) -> int:
@@ -300,12 +298,12 @@ class ActionsService:
         """What is to be sent, up to the row `last` and of other workspaces than these, by us alone; nothing where another process is at it."""
         async with self.database.writing(PUBLISHING) as tx:
             now = await self.wall.now(tx)
-            if not await store.lease(tx, PUBLISHING, self.rules.owner, now, now + self.rules.pace.call):
+            if not await store.lease(tx, PUBLISHING, self.conduct.owner, now, now + self.conduct.pace.call):
                 return ()
             others = outbox.c.workspace.not_in(sorted({*under_way, *failed}))
             rows = (await tx.execute(UNSENT.where(others) if under_way or failed else UNSENT, {"last": last})).all()
             if not rows and not under_way:  # all is sent that can be, by us or while we waited for the turn
-                await store.let_go(tx, PUBLISHING, self.rules.owner)
+                await store.let_go(tx, PUBLISHING, self.conduct.owner)
             return rows
 
     async def tend(self) -> int:
@@ -318,12 +316,12 @@ class ActionsService:
 
     async def _tend(self) -> int:
         done, now = await self._end_what_is_late(), asyncio.get_running_loop().time()
-        if now >= self._released + self.rules.pace.audit / 1e6:
+        if now >= self._released + self.conduct.pace.audit / 1e6:
             self._released = now
             done += await self._release_again()
         if done:
             self._to_publish.set()
-        if done or now >= self._shown + self.rules.pace.show / 1e6:
+        if done or now >= self._shown + self.conduct.pace.show / 1e6:
             await self._show()
         return done
 
@@ -349,7 +347,7 @@ class ActionsService:
             change = store.Change(self.clock.now())
             lapsed = await parking.lapse(tx, change, workspace)
             await change.write(tx)
-        self.execution.count(change)
+        self.metrics.count(change)
         return lapsed
 
     async def _execute(self) -> int:
@@ -410,7 +408,7 @@ class ActionsService:
             if workspace:
                 change.note(workspace, "decisions.stepped_back", place.last, "", partition=partition, offset=place.offset - 1, found=found)
             await change.write(tx)
-        self.metrics.entries.inc(change.entries)
+        self.metrics.count(change)
 
     async def _work_on(self, woken: asyncio.Event, work: Callable[[], Coroutine[Any, Any, int]], beat: Beat) -> None:
         while not self._stopping.is_set():
@@ -419,7 +417,7 @@ class ActionsService:
             if await work():
                 continue
             with suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), self.rules.pace.idle / 1e6)
+                await asyncio.wait_for(woken.wait(), self.conduct.pace.idle / 1e6)
 
     async def _keep(self, part: str, run: Callable[[], Coroutine[Any, Any, None]], beat: Beat) -> None:
         """Runs until the service stops; what fails is said, counted and begun again from what is stored."""

@@ -8,7 +8,7 @@ from services.actions import api
 from services.actions.connect import executors_of
 from services.actions.execute import SECOND, Pace
 from services.actions.ledger.witness import witness_of
-from services.actions.worker import ActionsService, Rules
+from services.actions.worker import ActionsService, Conduct
 from services.adapters.db.clock import agreed
 from services.adapters.http.auth import given_secret
 from services.adapters.log.codec import DECISIONS, EVENTS
@@ -23,11 +23,11 @@ class Actions(Service):
         super().__init__(settings)
         events, decisions = self.log_of(EVENTS), self.log_of(DECISIONS)
         pace = Pace(again=round(settings.settle_seconds * SECOND))
-        rules = Rules(hold=settings.actions == "hold", partitions=tuple(range(settings.kafka_partitions)), owner=self.owner, pace=pace)
+        conduct = Conduct(hold=settings.actions == "hold", partitions=tuple(range(settings.kafka_partitions)), owner=self.owner, pace=pace)
         self.group = self.group_of(decisions)
         executors = executors_of(settings)
         witness = witness_of(settings.witness, given_secret(settings.secret))
-        parts = (executors, self.clock, self.registry, rules, agreed(self.database, self.wall), self.group, witness, self.progress)
+        parts = (executors, self.clock, self.registry, conduct, agreed(self.database, self.wall), self.group, witness, self.progress)
         self.service = ActionsService(self.database, decisions, events, *parts)
         self.app.include_router(api.router(self.service))
 

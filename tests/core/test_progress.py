@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.actions.core.progress import APPLY, RESTORES, Attempt, Change, Done, Effect, Settle, next_move, settle
+from services.actions.core.progress import APPLY, RESTORES, Attempt, Done, Effect, Settle, Write, next_move, settle
 from services.actions.executors.contract import Step
 
 A = Step("p/a", "daily_budget", 80, 68)
@@ -21,8 +21,8 @@ REFUSED = tried(1, APPLY, 80, 92, "failed", "refused", "refused")
 
 
 def test_a_shift_takes_its_steps_in_order() -> None:
-    assert next_move((A, B), ()) == Change(0, APPLY, A)
-    assert next_move((A, B), (APPLIED,)) == Change(1, APPLY, B)
+    assert next_move((A, B), ()) == Write(0, APPLY, A)
+    assert next_move((A, B), (APPLIED,)) == Write(1, APPLY, B)
     assert next_move((A, B), (APPLIED, tried(1, APPLY, 80, 92, "verified"))) == Done(
         "verified", "", (Effect("p/a", "daily_budget", "verified", "", 68), Effect("p/b", "daily_budget", "verified", "", 92))
     )
@@ -34,7 +34,7 @@ def test_an_attempt_without_an_end_is_only_ever_read() -> None:
 
 
 def test_a_failed_second_step_restores_the_first_to_the_amount_read_before() -> None:
-    assert next_move((A, B), (APPLIED, REFUSED)) == Change(0, RESTORE, Step("p/a", "daily_budget", 68, 80))
+    assert next_move((A, B), (APPLIED, REFUSED)) == Write(0, RESTORE, Step("p/a", "daily_budget", 68, 80))
     done = next_move((A, B), (APPLIED, REFUSED, tried(0, RESTORE, 68, 80, "verified")))
     assert done == Done(
         "failed", "refused", (Effect("p/b", "daily_budget", "failed", "refused", 92), Effect("p/a", "daily_budget", "verified", "restored", 80))
@@ -49,8 +49,8 @@ def test_a_first_step_that_failed_leaves_nothing_to_restore() -> None:
 @pytest.mark.parametrize("reason", ["refused", "not_applied", "unreachable"])
 def test_a_restore_that_is_known_to_have_done_nothing_is_tried_again_twice(reason: str) -> None:
     tries = [tried(0, role, 68, 80, "failed", reason) for role in RESTORES]
-    assert next_move((A, B), (APPLIED, REFUSED, *tries[:1])) == Change(0, "restore 2", Step("p/a", "daily_budget", 68, 80))
-    assert next_move((A, B), (APPLIED, REFUSED, *tries[:2])) == Change(0, "restore 3", Step("p/a", "daily_budget", 68, 80))
+    assert next_move((A, B), (APPLIED, REFUSED, *tries[:1])) == Write(0, "restore 2", Step("p/a", "daily_budget", 68, 80))
+    assert next_move((A, B), (APPLIED, REFUSED, *tries[:2])) == Write(0, "restore 3", Step("p/a", "daily_budget", 68, 80))
     done = next_move((A, B), (APPLIED, REFUSED, *tries[:2], tried(0, "restore 3", 68, 80, "verified")))
     assert isinstance(done, Done) and (done.status, done.effects[-1]) == ("failed", Effect("p/a", "daily_budget", "verified", "restored", 80))
     assert isinstance(half := next_move((A, B), (APPLIED, REFUSED, *tries)), Done) and half.reason == "half_done"

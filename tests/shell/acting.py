@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from services.actions.executors.contract import Answer, Observed, Step, Value
 from services.actions.ledger.witness import Witness
-from services.actions.worker import ActionsService, Rules
+from services.actions.worker import ActionsService, Conduct
 from services.adapters import faultpoint
 from services.adapters.db.clock import Own
 from services.adapters.db.database import Database
@@ -137,7 +137,7 @@ class World:
     events: ListLog[Record] = field(default_factory=ListLog)
     clock: ByHand = field(default_factory=ByHand)
     wall: ByHand = field(default_factory=ByHand)
-    rules: Rules = field(default_factory=Rules)
+    conduct: Conduct = field(default_factory=Conduct)
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
     witness: Witness | None = None
     url: str = ""  # of the database, for who is another process
@@ -146,13 +146,13 @@ class World:
     def __post_init__(self) -> None:
         self.start()
 
-    def start(self, ends: Ends | None = None, rules: Rules | None = None) -> ActionsService:
+    def start(self, ends: Ends | None = None, conduct: Conduct | None = None) -> ActionsService:
         """A new process on the same database, logs and platform; it may be one that ends at some point."""
         faultpoint.disarm()
         if ends is not None:
             faultpoint.arm(ends.point, ends.hit, ends)
         self.registry = CollectorRegistry()
-        so = rules or self.rules
+        so = conduct or self.conduct
         logs = self.decisions, self.events
         self.service = ActionsService(self.database, *logs, [self.platform], self.clock, self.registry, so, Own(self.wall), witness=self.witness)
         return self.service
@@ -177,12 +177,12 @@ class World:
 
 
 @asynccontextmanager
-async def world(folder: Path, rules: Rules | None = None, url: str = "") -> AsyncIterator[World]:
+async def world(folder: Path, conduct: Conduct | None = None, url: str = "") -> AsyncIterator[World]:
     database = Database(url or f"sqlite:///{folder / 'trimtab.db'}")
     await migrate(database)
     platform = Platform({(AD, "status"): "active", (OTHER, "status"): "active", (AD, "daily_budget"): 80 * EUR, (OTHER, "daily_budget"): 80 * EUR})
     try:
-        yield World(database, platform, rules=rules or Rules(), url=url or f"sqlite:///{folder / 'trimtab.db'}")
+        yield World(database, platform, conduct=conduct or Conduct(), url=url or f"sqlite:///{folder / 'trimtab.db'}")
     finally:
         faultpoint.disarm()
         await database.close()

@@ -17,7 +17,7 @@ from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Broken, Verified
 from services.actions.store import decision as stored
 from services.actions.tables import attempts, decisions, escalations, in_flight, outbox, parked
-from services.actions.worker import BATCH, Rules, by_platform
+from services.actions.worker import BATCH, Conduct, by_platform
 from services.kernel.errors import Conflict, Misconfigured, NotFound, RejectedInput, Unavailable
 from services.kernel.ids import digest
 from services.kernel.principal import Principal
@@ -182,7 +182,7 @@ async def test_a_decision_whose_time_ends_between_reading_and_writing_moves_noth
 
 
 async def test_a_held_installation_holds(tmp_path: Path) -> None:
-    async with world(tmp_path, Rules(hold=True)) as w:
+    async with world(tmp_path, Conduct(hold=True)) as w:
         d = a_decision()
         await w.decide(d)
         await w.service.step()

@@ -13,7 +13,7 @@ from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
 from services.actions.store import decision as stored
 from services.actions.tables import attempts, intents
-from services.actions.worker import Rules
+from services.actions.worker import Conduct
 from services.kernel.errors import Unavailable
 from tests.shell.acting import AD, EUR, MINUTE, OTHER, POINTS, SECOND, Crash, Ends, World, a_decision, a_refusal, a_shift, world
 from tests.shell.ending import faultpoint
@@ -99,7 +99,7 @@ async def test_a_worker_that_lost_its_lease_writes_nothing_more(w: World) -> Non
 
     async def steal() -> None:
         w.wall.move(2 * MINUTE)
-        other = w.start(rules=Rules(owner="other"))
+        other = w.start(conduct=Conduct(owner="other"))
         await other.step()
 
     class Sleepy(type(w.platform)):  # type: ignore[misc]
@@ -170,7 +170,7 @@ async def test_a_worker_that_stood_still_until_another_took_over_withdraws_nothi
     async def vouch(_: str) -> bool:
         if "intent" in await story(w, d.id):
             w.wall.move(2 * MINUTE)
-            await w.start(rules=Rules(owner="other")).step()
+            await w.start(conduct=Conduct(owner="other")).step()
         return True
 
     slow.execution.vouch = vouch
@@ -278,7 +278,7 @@ async def test_a_running_decision_of_another_living_worker_is_left_to_it(w: Worl
     w.start(Ends("actions.claimed"))
     with pytest.raises(Crash):
         await w.service.step()
-    other = w.start(rules=replace(w.rules, owner="other"))
+    other = w.start(conduct=replace(w.conduct, owner="other"))
     await other.execution.take_over()
     await other.step()
     assert w.platform.keys == []

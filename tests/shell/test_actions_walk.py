@@ -18,7 +18,7 @@ from services.actions.ledger.chain import Verified
 from services.actions.store import FINAL
 from services.actions.store import kill_switch as switch_of
 from services.actions.tables import attempts, decisions, escalations, in_flight, intents
-from services.actions.worker import Rules
+from services.actions.worker import Conduct
 from services.kernel.errors import Conflict
 from tests.shell.acting import (
     AD,
@@ -54,7 +54,7 @@ class Witness(Platform):
     async def write(self, step: Step, observed: Observed, idempotency_key: str) -> Answer:
         async with self.world.database.reading() as connection:
             [row] = (await connection.execute(select(attempts).where(attempts.c.key == idempotency_key))).all()
-            is_stopped = (await switch_of(connection, "main")).engaged or self.world.service.rules.hold
+            is_stopped = (await switch_of(connection, "main")).engaged or self.world.service.conduct.hold
         seen = {
             "the switch or the hold is on": is_stopped,
             "the intent is another": (row.path, json.loads(row.desired), row.answer) != (step.path, step.desired, ""),
@@ -129,7 +129,7 @@ async def one_thing(w: World, rng: random.Random, k: int) -> None:
         case "away":
             w.platform.unreadable += rng.choice((1, 2, 7))
         case "restart":
-            w.start(somewhere(rng), replace(w.rules, hold=rng.random() < 0.2))
+            w.start(somewhere(rng), replace(w.conduct, hold=rng.random() < 0.2))
             await w.service.execution.take_over()
             await w.service.release()
 
@@ -162,7 +162,7 @@ async def rest(w: World) -> None:
     """Everything works again, and all comes to its end."""
     w.platform.moods.clear()
     w.platform.unreadable = 0
-    w.start(rules=Rules())
+    w.start(conduct=Conduct())
     await w.service.execution.take_over()
     await w.service.people.set_kill_switch(ADMIN, False, "")
     await w.service.release()
@@ -188,7 +188,7 @@ async def walk(w: World, seed: int, things: int) -> None:
         try:
             await one_thing(w, rng, k)
         except Crash:
-            w.start(rules=w.service.rules)
+            w.start(conduct=w.service.conduct)
             await w.service.execution.take_over()
             await w.service.release()
         await look(w)

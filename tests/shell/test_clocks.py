@@ -60,8 +60,8 @@ async def w(tmp_path: Path, on_postgres: Callable[[], str]) -> AsyncIterator[Wor
 @asynccontextmanager
 async def machine(w: World, name: str, off: int, pace: Pace | None = None) -> AsyncIterator[ActionsService]:
     database = Database(w.url)
-    rules = replace(w.rules, owner=name, pace=pace or Pace())
-    yield ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), rules, agreed(database, Off(off)))
+    conduct = replace(w.conduct, owner=name, pace=pace or Pace())
+    yield ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), conduct, agreed(database, Off(off)))
     await database.close()
 
 

@@ -149,7 +149,7 @@ async def test_one_process_verifies_at_a_time(w: World) -> None:
     await write(w, 3)
     assert await verify(w) == 3
     await write(w, 3)
-    w.start(rules=replace(w.rules, owner="second"))
+    w.start(conduct=replace(w.conduct, owner="second"))
     assert await w.service.audit.step() == 0
     w.wall.move(DAY // 24)
     assert await verify(w) == 3

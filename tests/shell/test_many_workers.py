@@ -55,8 +55,8 @@ async def together(w: World, act: Callable[[ActionsService, int], Awaitable[obje
     def live(i: int) -> None:
         async def run() -> None:
             database = Database(w.url)
-            rules = replace(w.rules, owner=f"worker {i}")
-            service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), rules, Own(w.wall))
+            conduct = replace(w.conduct, owner=f"worker {i}")
+            service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), conduct, Own(w.wall))
             await asyncio.to_thread(start.wait, 60)
             try:
                 said.append(await act(service, i))

@@ -16,7 +16,7 @@ from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
 from services.actions.store import decision as stored
 from services.actions.tables import escalations, in_flight, intents
-from services.actions.worker import ActionsService, Rules
+from services.actions.worker import ActionsService, Conduct
 from services.adapters.db.clock import Own
 from services.kernel.decision import Decision
 from services.kernel.errors import Conflict
@@ -220,7 +220,7 @@ async def test_what_stops_a_change_after_its_intent_stops_the_write(w: World, st
             case "switch":
                 await engage(w)
             case "hold":
-                w.service.rules = replace(w.service.rules, hold=True)
+                w.service.conduct = replace(w.service.conduct, hold=True)
             case _:
                 w.clock.move(VALID)
 
@@ -368,7 +368,7 @@ async def test_a_switch_released_for_one_workspace_releases_nothing_of_another(w
 
 
 async def test_what_the_operator_holds_is_carried_out_by_a_process_that_does_not(w: World) -> None:
-    w.start(rules=Rules(hold=True))
+    w.start(conduct=Conduct(hold=True))
     d, approved = a_decision(), a_decision(2, path=OTHER, action=an_action(path=OTHER, risk="high"))
     await w.decide(d, approved)
     await w.settle()
@@ -386,13 +386,13 @@ async def test_what_the_last_process_left_in_the_queue_is_not_written_in_hold_mo
     d = a_decision()
     await w.decide(d)
     await w.service.step()
-    w.start(rules=Rules(hold=True))
+    w.start(conduct=Conduct(hold=True))
     await w.settle()
     assert (await status(w, d.id), w.platform.keys) == (("parked", "actions_held"), [])
 
 
 async def test_two_reasons_have_to_be_over_and_the_one_that_is_left_is_told(w: World) -> None:
-    w.start(rules=Rules(hold=True))
+    w.start(conduct=Conduct(hold=True))
     await engage(w)
     d = a_decision()
     await w.decide(d)
@@ -436,7 +436,7 @@ async def test_an_executor_taken_away_parks_what_waited_for_it(w: World) -> None
 
 
 async def test_the_start_of_the_service_releases_what_may_go_on(w: World) -> None:
-    w.start(rules=Rules(hold=True))
+    w.start(conduct=Conduct(hold=True))
     d = a_decision()
     await w.decide(d)
     await w.service.step()
@@ -448,9 +448,9 @@ async def test_the_start_of_the_service_releases_what_may_go_on(w: World) -> Non
     assert await status(w, d.id) == ("verified", "")
 
 
-def another(w: World, **rules: Any) -> ActionsService:
+def another(w: World, **conduct: Any) -> ActionsService:
     """A process beside that of `w`, which lives on."""
-    return ActionsService(w.database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), Rules(**rules), Own(w.wall))
+    return ActionsService(w.database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), Conduct(**conduct), Own(w.wall))
 
 
 async def entries(w: World) -> int:
@@ -478,7 +478,7 @@ async def test_what_a_process_that_holds_parks_after_the_start_of_one_that_does_
 async def test_a_shift_that_a_process_which_holds_parked_half_way_ends_and_frees_its_objects(w: World) -> None:
     d = a_decision(path=PAIR, action=a_shift())
     await w.decide(d)
-    first = w.start(Ends("actions.recorded"), Rules(owner="first"))
+    first = w.start(Ends("actions.recorded"), Conduct(owner="first"))
     with pytest.raises(Crash):
         await first.step()
     faultpoint.disarm()

@@ -38,7 +38,7 @@ def person(w: World, i: int, start: Barrier, acts: list[Act], answers: list[list
 
     async def live() -> None:
         database = Database(w.url)
-        service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), w.rules, Own(w.wall))
+        service = ActionsService(database, w.decisions, w.events, [w.platform], w.clock, CollectorRegistry(), w.conduct, Own(w.wall))
         try:
             for n, act in enumerate(acts):
                 start.wait(60)

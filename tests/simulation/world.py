@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from services.actions.execute import Pace
 from services.actions.executors.contract import Step
-from services.actions.worker import ActionsService, Rules
+from services.actions.worker import ActionsService, Conduct
 from services.adapters.db.clock import Own
 from services.adapters.faultpoint import POINTS
 from services.adapters.log.codec import DECISIONS, EVENTS
@@ -306,9 +306,9 @@ class World:
         assert database is not None
         is_successor = any(i is not instance for i in self._of("actions"))
         owner = process.name if is_successor or self.chance.random() < 0.5 else "actions"
-        rules = Rules(hold=self.hold, owner=owner, pace=Pace(idle=self.idle, show=3600 * SECOND, audit=600 * SECOND))
+        conduct = Conduct(hold=self.hold, owner=owner, pace=Pace(idle=self.idle, show=3600 * SECOND, audit=600 * SECOND))
         decisions, events = LogPort(self.decisions, process, self.faults), LogPort(self.events, process, self.faults)
-        service = ActionsService(database, decisions, events, [PlatformPort(self.platform, process)], process, CollectorRegistry(), rules, Own(process))
+        service = ActionsService(database, decisions, events, [PlatformPort(self.platform, process)], process, CollectorRegistry(), conduct, Own(process))
         await service.start()
         return service
 

@@ -37,7 +37,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Write:
     """Set a step now. A restore sets what the platform said before the first change."""
 
     index: int
@@ -70,7 +70,7 @@ class Done:
     effects: tuple[Effect, ...]
 
 
-Next: TypeAlias = Change | Settle | Done
+Next: TypeAlias = Write | Settle | Done
 
 
 def next_move(steps: tuple[Step, ...], attempts: tuple[Attempt, ...]) -> Next:
@@ -78,7 +78,7 @@ def next_move(steps: tuple[Step, ...], attempts: tuple[Attempt, ...]) -> Next:
     for index, step in enumerate(steps):
         tried = by.get((index, APPLY))
         if tried is None:
-            return Change(index, APPLY, step)
+            return Write(index, APPLY, step)
         if not tried.status:
             return Settle(tried)
         if tried.status == FAILED:
@@ -115,7 +115,7 @@ def _restore(steps: tuple[Step, ...], by: dict[tuple[int, str], Attempt], failed
         role = _next_restore(restored)
         if role is None or applied.observed is None:
             return _done(steps, by, UNKNOWN, "half_done")
-        return Change(index, role, Step(applied.path, applied.attribute, applied.desired, applied.observed))
+        return Write(index, role, Step(applied.path, applied.attribute, applied.desired, applied.observed))
     return _done(steps, by, FAILED, reason)
 
 
