@@ -129,7 +129,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel("Actions that are parked", "none", (largest("trimtab_actions_parked", "reason"),), ("TrimtabActionsParked",)),
             Panel("Outcomes that are not on the log", "none", (largest("trimtab_outcomes_unsent"),), ("TrimtabOutcomesUnsent",)),
             Panel("Decisions taken in", "ops", (per_second("trimtab_actions_received_total", "kind, status"),)),
-            Panel("Decisions that are parked", "none", (grown("trimtab_decisions_parked_total", "reason"),), ("TrimtabBuildsDisagree",), 1),
+            Panel("Decisions in quarantine", "none", (grown("trimtab_decisions_quarantined_total", "reason"),), ("TrimtabBuildsDisagree",), 1),
             Panel(
                 "Places where the sequence of decisions broke",
                 "none",

@@ -14,7 +14,7 @@ from services.actions import store
 from services.actions.core.letter import Action, action_of, whole
 from services.actions.core.policy import Answer, Circumstances, Escalate, Execute, Hold, Park, Proposal, Record, last_call, route
 from services.actions.store import Change
-from services.actions.tables import decisions, parked
+from services.actions.tables import decisions, quarantined
 from services.kernel.decision import Decision
 from services.kernel.errors import RejectedInput
 from services.kernel.record import Outcome
@@ -66,7 +66,7 @@ class Taken:
     """What a batch came to, for the counters."""
 
     arrivals: tuple[Arrival, ...]
-    parked: tuple[str, ...]
+    quarantined: tuple[str, ...]
     gaps: tuple[Gap, ...]
     change: Change
 
@@ -90,13 +90,13 @@ async def take_in(tx: AsyncConnection, partition: int, batch: Sequence[tuple[int
         if before == content:
             continue
         if before:
-            await _park(tx, change, partition, offset, decision, body, "two_builds_disagree")
+            await _quarantine(tx, change, partition, offset, decision, body, "two_builds_disagree")
             faults.append("two_builds_disagree")
             continue
         known[decision.id] = content
         arrival = _judge(decision, offset, body, so, switches[decision.workspace])
         if isinstance(arrival.answer, Malformed):
-            await _park(tx, change, partition, offset, decision, body, arrival.answer.reason)
+            await _quarantine(tx, change, partition, offset, decision, body, arrival.answer.reason)
             faults.append(arrival.answer.reason)
         arrivals.append(arrival)
     if arrivals:
@@ -180,13 +180,13 @@ def _row(arrival: Arrival, partition: int, now: int) -> dict[str, Any]:
     }
 
 
-async def _park(tx: AsyncConnection, change: Change, partition: int, offset: int, d: Decision, body: str, reason: str) -> None:
-    """Kept whole for a person to look at; an offset is parked once."""
-    at = (parked.c.partition == partition) & (parked.c.offset == offset)
-    if (await tx.execute(select(parked.c.id).where(at))).first() is None:
+async def _quarantine(tx: AsyncConnection, change: Change, partition: int, offset: int, d: Decision, body: str, reason: str) -> None:
+    """Kept whole for a person to look at; an offset is there once."""
+    at = (quarantined.c.partition == partition) & (quarantined.c.offset == offset)
+    if (await tx.execute(select(quarantined.c.id).where(at))).first() is None:
         row = {"workspace": d.workspace, "decision_id": d.id, "body": body, "reason": reason, "partition": partition, "offset": offset, "at": change.now}
-        await tx.execute(insert(parked).values(row))
-        change.note(d.workspace, "decision.parked", d.id, "", reason=reason, content=content_hash(body), offset=offset, partition=partition)
+        await tx.execute(insert(quarantined).values(row))
+        change.note(d.workspace, "decision.quarantined", d.id, "", reason=reason, content=content_hash(body), offset=offset, partition=partition)
 
 
 def content_hash(text: str) -> str:

@@ -40,7 +40,7 @@ decisions = Table(  # the inbox: every decision ever read from the log, and what
     Index(None, "workspace", "path", "position"),
 )
 
-parked = Table(  # what two builds disagree about, and what nobody could read: someone has to look
+quarantined = Table(  # what two builds disagree about, and what nobody could read: someone has to look; named before actions could be parked
     "parked",
     metadata,
     Column("id", Serial, primary_key=True, autoincrement=True),

@@ -240,9 +240,9 @@ class ActionsService:
         for gap in taken.gaps:
             self.metrics.gaps.labels("missing").inc()
             log.error("decisions_missing", partition=partition, expected=gap.expected, found=gap.found)
-        for reason in taken.parked:
-            self.metrics.parked.labels(reason).inc()
-            log.error("decision_parked", reason=reason)
+        for reason in taken.quarantined:
+            self.metrics.quarantined.labels(reason).inc()
+            log.error("decision_quarantined", reason=reason)
         self.metrics.count(taken.change)
         self._wake()
 

@@ -16,7 +16,7 @@ from services.actions.executors.contract import Answer, Observed, Step
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Broken, Verified
 from services.actions.store import decision as stored
-from services.actions.tables import attempts, decisions, escalations, in_flight, outbox, parked
+from services.actions.tables import attempts, decisions, escalations, in_flight, outbox, quarantined
 from services.actions.worker import BATCH, Conduct, by_platform
 from services.kernel.errors import Conflict, Misconfigured, NotFound, RejectedInput, Unavailable
 from services.kernel.ids import digest
@@ -134,10 +134,10 @@ async def test_one_id_with_two_contents_is_parked_and_counted(w: World) -> None:
     await w.decide(other)
     await w.settle()
     async with w.database.reading() as connection:
-        [row] = (await connection.execute(select(parked))).all()
+        [row] = (await connection.execute(select(quarantined))).all()
     assert (row.decision_id, row.reason) == (d.id, "two_builds_disagree")
-    assert w.count("trimtab_decisions_parked_total", reason="two_builds_disagree") == 1
-    assert "decision.parked" in await story(w, d.id)
+    assert w.count("trimtab_decisions_quarantined_total", reason="two_builds_disagree") == 1
+    assert "decision.quarantined" in await story(w, d.id)
     assert w.platform.journal == [(AD, "status", "paused")]
 
 

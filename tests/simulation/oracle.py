@@ -239,7 +239,7 @@ def the_ledger_verifies_and_agrees(world: World, records: Records, decided: Deci
         if row["status"] in FINAL and (not ends or ends[0]["status"] != row["status"]):
             yield f"decision {row['id']} is {row['status']}, the ledger says {ends[:1]}"
         if row["status"] not in FINAL:
-            last = [e.kind for e in mine if (e.kind.startswith("decision.") and e.kind != "decision.parked") or e.kind in STATUS_OF]
+            last = [e.kind for e in mine if (e.kind.startswith("decision.") and e.kind != "decision.quarantined") or e.kind in STATUS_OF]
             if row["status"] == "recorded" and last[:1] != ["decision.recorded"]:
                 yield f"decision {row['id']} is recorded, the ledger says {last}"
     for made in rows(world, "SELECT * FROM attempts WHERE key != ''"):

@@ -22,7 +22,7 @@ from services.adapters.db.migrate import migrate
 from tests.simulation.oracle import violations
 from tests.simulation.world import World
 
-EXPECTED = ("executor_raised", "decision_parked", "partition stopped")  # errors that a schedule may bring about by itself
+EXPECTED = ("executor_raised", "decision_quarantined", "partition stopped")  # errors that a schedule may bring about by itself
 
 
 @dataclass(frozen=True, slots=True)
