@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: setup demo demo-production kafka kafka-soak postgres kubernetes soak storm simulate test check ci docs proto planted histories bench bench-check clean
+.PHONY: setup demo demo-production kafka kafka-soak siege postgres kubernetes soak storm simulate test check ci docs proto planted histories bench bench-check clean
 
 setup: .venv/ready  ## the virtual environment, locked and hashed
 
@@ -12,6 +12,9 @@ setup: .venv/ready  ## the virtual environment, locked and hashed
 
 soak: setup  ## kills a Trimtab at named points and at random; SEEDS=0:1000 JOBS=2
 	$(PY) -m tests.e2e.plug.soak --seeds $(or $(SEEDS),0:1000) --jobs $(or $(JOBS),1) --points
+
+siege: setup  ## besieges a fleet on Kafka and PostgreSQL, about thirty kills a seed; SEEDS=0:36 KIND=kills|brokers|zombies|database|storm
+	$(PY) -m tests.e2e.siege.siege --seeds $(or $(SEEDS),0:36) --kind $(or $(KIND),kills)
 
 kafka-soak: setup  ## kills and stops engines and brokers of Kafka under load; SEEDS=0:10 ROUNDS=12 BROKERS=1|3
 	$(PY) -m tests.e2e.kafka_soak --seeds $(or $(SEEDS),0:10) --rounds $(or $(ROUNDS),12) --brokers $(or $(BROKERS),1)

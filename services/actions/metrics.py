@@ -17,7 +17,9 @@ class Metrics:
         )
         self.actions = Counter("trimtab_actions_total", "Actions ended, by status and reason", ["status", "reason"], registry=registry)
         self.calls = Counter("trimtab_platform_writes_total", "Writes sent to platforms, by answer", ["executor", "answer"], registry=registry)
-        self.quarantined = Counter("trimtab_decisions_quarantined_total", "Decisions nobody may act on before a person has looked", ["reason"], registry=registry)
+        self.quarantined = Counter(
+            "trimtab_decisions_quarantined_total", "Decisions nobody may act on before a person has looked", ["reason"], registry=registry
+        )
         self.gaps = Counter(
             "trimtab_decision_sequence_gaps_total", "Places at which the decisions log skipped, or had stepped back", ["kind"], registry=registry
         )

@@ -28,7 +28,7 @@ import httpx2
 
 from services.adapters.faultpoint import EMBEDDED
 from tests.e2e.plug.story import After, AtPoint, Kill, Run, Start, kills_of
-from tests.e2e.plug.verdict import faults_of, left_by
+from tests.e2e.plug.verdict import faults_of, left_by, tally
 from tests.e2e.plug.zygote import Zygote
 from tests.shell.sandboxed import Sandbox, sandbox
 
@@ -140,14 +140,13 @@ def share(values: list[float], of: float) -> str:
 def told(runs: list[Ran]) -> str:
     """The figures of a set of runs."""
     faults = [f for r in runs for f in r.faults]
-    lost, doubled = (sum(f" {word}: " in f for f in faults) for word in ("lost", "too many"))
     hits = Counter(h for r in runs for h in r.hits)
     ready, first = [s for r in runs for s in r.ready], [s for r in runs for s in r.first]
     lines = [
         f"{len(runs)} runs, {sum(r.killed for r in runs)} kills ({sum(hits.values())} at {len(hits)} of {len(EMBEDDED)} named points), "
         f"{sum(r.starts for r in runs)} starts, {sum(r.seconds for r in runs):.0f} s",
         f"{sum(r.events for r in runs)} events, {sum(r.decisions for r in runs)} decisions, {sum(r.writes for r in runs)} writes at platforms",
-        f"lost {lost}, doubled {doubled}, otherwise wrong {len(faults) - lost - doubled}",
+        tally(faults),
         f"from a kill until it serves again: p50 {share(ready, 0.5)}, p95 {share(ready, 0.95)}; until its first decision: p50 {share(first, 0.5)}, "
         f"p95 {share(first, 0.95)}",
     ]

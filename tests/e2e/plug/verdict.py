@@ -15,7 +15,7 @@ import asyncio
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -41,6 +41,7 @@ from tests.reference.evaluator import evaluate
 INTERVAL = 100_000
 TABLES = ("decisions", "intents", "attempts", "escalations", "ledger", "ledger_heads", "outbox", "offsets", "parked", "in_flight", "quarantine")
 TABLES = (*TABLES, "rule_versions", "rule_events")
+SAID = {"differing decisions": ("decided: ",), "lost": (" lost: ", " is lost"), "doubled": (" too many: ", " times")}  # first that fits
 GUARDS = guards()
 
 
@@ -107,6 +108,12 @@ def faults_of(left: Left) -> list[str]:
     for ask in (counted, decided, done_once, intended, agreed, held_together, restored, in_order, sound, at_rest, in_effect):
         found += [f"{ask.__name__}: {fault}" for fault in ask(left)]
     return found
+
+
+def tally(faults: Sequence[str]) -> str:
+    """How many of them say that something was lost, doubled or decided differently."""
+    found = Counter(next((name for name, marks in SAID.items() if any(mark in fault for mark in marks)), "otherwise wrong") for fault in faults)
+    return ", ".join(f"{name} {found[name]}" for name in (*SAID, "otherwise wrong"))
 
 
 def differing(name: str, wanted: Counter[Any], found: Counter[Any]) -> Iterator[str]:

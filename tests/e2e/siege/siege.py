@@ -30,7 +30,7 @@ from deploy.postgres.server import Server
 from services.adapters.faultpoint import POINTS, VARIABLE
 from tests.e2e.plug.soak import share
 from tests.e2e.plug.story import Stuck
-from tests.e2e.plug.verdict import faults_of
+from tests.e2e.plug.verdict import faults_of, tally
 from tests.e2e.plug.zygote import Zygote
 from tests.e2e.siege.fleet import Fleet, Member
 from tests.e2e.siege.tale import Inside, Tale, secret_of, workspaces
@@ -45,7 +45,9 @@ OF = {
     "actions": tuple(p for p in POINTS if p.startswith(("actions.", "ledger.", "people.")) and p not in ("actions.parked", "actions.taken_over")),
     "console": (),
 }
+CUT = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'trimtab' AND state <> 'idle'"  # amid a transaction
 EVERYWHERE = ("kafka.sent", "kafka.acknowledged", "database.written", "database.committed")
+ALL = frozenset({*EVERYWHERE, *(point for points in OF.values() for point in points)})
 KINDS = ("kills", "brokers", "zombies", "database", "storm")
 HELD = 6.0  # seconds that a kill at a point is waited for
 
@@ -215,8 +217,7 @@ class Siege:
             self.came.befell["database restarted"] += 1
             for _ in range(self.chance.randint(1, 3)):
                 yield self.chance.uniform(0.2, 1)
-                self.server.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'trimtab' AND state <> 'idle'")
-                self.came.befell["sessions cut"] += 1
+                self.came.befell["sessions cut"] += int(self.server.sql(CUT))
             yield self.chance.uniform(0.5, 1.5)
 
     def befall_storm(self) -> Iterator[float]:
@@ -347,7 +348,6 @@ def ground(folder: Path, brokers: int = 1) -> Iterator[Ground]:
 def told(batches: Sequence[Came]) -> str:
     """The figures of a set of batches."""
     faults = [f for b in batches for f in b.faults]
-    lost, doubled = (sum(f" {word}: " in f for f in faults) for word in ("lost", "too many"))
     befell, hits = Counter[str](), Counter[str]()
     ready: dict[str, list[float]] = {}
     for b in batches:
@@ -358,10 +358,11 @@ def told(batches: Sequence[Came]) -> str:
     lines = [
         f"{len(batches)} batches, {sum(b.tales for b in batches)} runs, {sum(b.seconds for b in batches):.0f} s: "
         + ", ".join(f"{count} x {what}" for what, count in sorted(befell.items())),
-        f"{hits.total()} kills at {len(hits)} named points",
+        f"{hits.total()} kills at {len(hits)} of {len(ALL)} named points: "
+        + ", ".join(f"{name} {hits[name]}" for name in sorted(ALL, key=lambda name: (-hits[name], name))),
         f"{sum(b.events for b in batches)} events, {sum(b.decisions for b in batches)} decisions ({sum(b.repeated for b in batches)} said twice), "
         f"{sum(b.writes for b in batches)} writes at platforms",
-        f"lost {lost}, doubled {doubled}, otherwise wrong {len(faults) - lost - doubled}",
+        tally(faults),
         "from a kill until ready again: " + "; ".join(f"{s} p50 {share(t, 0.5)}, p95 {share(t, 0.95)}" for s, t in sorted(ready.items())),
     ]
     return "\n".join(lines)
