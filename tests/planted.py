@@ -787,6 +787,11 @@ PLANTS = (
         (CRASH + "test_each_step_has_tries_of_its_own_and_what_was_done_is_taken_back",),
     ),
     Plant(
+        "an end takes as long as what holds it up",
+        "services/running.py", "                end_within(DRAIN, service)\n", "",
+        ("tests/shell/test_draining.py::test_who_cannot_drain_is_gone_at_the_end_of_its_time_and_says_so",),
+    ),
+    Plant(
         "a write that did not go out has failed",
         actions("execute"), "if answer.kind == \"unsent\":", "if answer.kind == \"never\":",
         (CRASH + "test_what_did_not_go_out_is_withdrawn_and_made_once_it_can_be",),

@@ -22,7 +22,7 @@ from tests.shell.commanded import CLEAN
 from tests.shell.sandboxed import ROOT, Sandbox
 
 SERVICES = {"ingest": 1, "rules": 2, "actions": 2, "console": 1}
-ENDS = 30.0  # seconds that an orderly end may take
+ENDS = 26.0  # seconds in which an orderly end is over
 STARTS = 90.0  # seconds in which every process is ready
 SHARED = "5e" * 32
 

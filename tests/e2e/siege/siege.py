@@ -150,10 +150,10 @@ class Siege:
         self.again[member.name] = time.monotonic() + self.chance.choice((0, 0.5, 1.5))
 
     def settle(self) -> None:
-        """Nothing befalls it any more, and every process runs."""
+        """Nothing befalls it any more, and every process is ready."""
         self.is_over.set()
         end = time.monotonic() + 60
-        while self.again and time.monotonic() < end:
+        while (self.again or self.waiting) and time.monotonic() < end:
             self.look()
             time.sleep(0.05)
 
@@ -311,7 +311,7 @@ class Ground:
         siege.run(threads)
         siege.settle()
         for member in fleet.members.values():
-            if (code := fleet.end(member)) not in (0, -signal.SIGTERM):
+            if (code := fleet.end(member)) != 0:
                 came.faults.append(f"{member.name} ends with {code} on SIGTERM: {member.log.read_text()[-1500:]}")
             if member.errors:
                 came.faults.append(f"{member.name} says: {member.errors[:500]} ... {member.errors[-1500:]}")
