@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from deploy.kafka.broker import Brokers
 from services.adapters.clock import ManualClock
+from services.adapters.log.cluster import Cluster
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
+from services.adapters.log.group import KafkaGroup
+from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.memory import MemoryLog
 from services.adapters.progress import Beat
 from services.kernel.decision import Decision
@@ -21,7 +25,7 @@ from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.share import Share
 from services.rules_engine.worker import Metrics, Often, Worker
 from tests import histories
-from tests.brokers import until
+from tests.brokers import fresh, until
 from tests.core.world import GUARDS
 
 NAMES = ("account-103", "account-111", "account-125", "account-21", "account-48", "account-91")  # without skips, which name offsets
@@ -77,6 +81,61 @@ def alone(records: list[tuple[str, int, Record]]) -> dict[str, list[bytes]]:
     return decided
 
 
+def in_milliseconds(records: list[tuple[str, int, Record]]) -> list[tuple[str, int, Record]]:
+    """As Kafka stamps them."""
+    return [(workspace, stamp // 1000 * 1000, record) for workspace, stamp, record in records]
+
+
+async def on_brokers(kafka: Brokers, records: list[tuple[str, int, Record]], partitions: int, folder: Path, chance: random.Random) -> dict[str, list[bytes]]:
+    """The same over topics, by members of a group of Kafka's of which any number is there, the stamps being the histories'."""
+    clock, cluster = ManualClock(records[0][1]), Cluster(kafka.bootstrap)
+    topic = fresh(EVENTS, partitions=partitions, simulated=True)
+    events: KafkaLog[Record] = KafkaLog(cluster, EVENTS, clock, topic)
+    decisions: KafkaLog[Decision] = KafkaLog(cluster, DECISIONS, clock, fresh(DECISIONS, partitions=partitions, simulated=True))
+    await events.start()
+    await decisions.start()
+    metrics, there, come = Metrics(CollectorRegistry()), list[Share](), 0
+
+    def make(number: int, beat: Beat) -> Worker:
+        return Reader(events, decisions, clock, GUARDS, metrics, number, Checkpoints(folder, owner=str(chance.random())), Often(7, 0.05), beat=beat)
+
+    def is_shared_out() -> bool:
+        return sorted(n for s in there for n in s.ours) == list(range(partitions)) and not any(s.unready for s in there)
+
+    async def follow() -> None:
+        share = Share(KafkaGroup(cluster, topic, topic.name, session=2), make, CollectorRegistry())
+        await share.start()
+        there.append(share)
+
+    try:
+        for n, (workspace, stamp, record) in enumerate(records):
+            if n % (len(records) // 6) == 0:
+                if len(there) > 1 and chance.random() < 0.4:
+                    await there.pop(chance.randrange(len(there))).stop()
+                else:
+                    await follow()
+                come += 1
+                await until(is_shared_out)
+            clock.set(stamp)
+            await events.append([(workspace, record)], partition_of(workspace, partitions))
+        ends = {p: (await events.ends(p))[1] for p in range(partitions)}
+        await until(lambda: all(w.done == ends[n] for s in there for n, w in s.workers.items()) and is_shared_out())
+    finally:
+        for share in there:
+            await share.stop()
+        await events.close()
+    assert come >= 6
+    decided: dict[str, dict[str, bytes]] = {name: {} for name in sorted({w for w, _, _ in records})}
+    for number in range(partitions):
+        offset = 0
+        while page := await decisions.read(number, offset):
+            for s in page:
+                decided[s.record.workspace].setdefault(s.record.id, DECISIONS.encode(s.record))
+            offset = page[-1].offset + 1
+    await decisions.close()
+    return {name: list(of.values()) for name, of in decided.items()}
+
+
 async def shared_out(records: list[tuple[str, int, Record]], partitions: int, folder: Path, chance: random.Random) -> dict[str, list[bytes]]:
     """The same by three members that partitions are given to and taken from all the time."""
     clock = ManualClock(records[0][1])
@@ -118,3 +177,9 @@ async def test_each_workspace_is_decided_on_as_if_it_had_a_log_to_itself(partiti
     wanted = alone(records)
     assert len(wanted) == 9 and sum(map(len, wanted.values())) > 200
     assert await shared_out(records, partitions, tmp_path, random.Random(partitions)) == wanted
+
+
+@pytest.mark.parametrize("partitions", [1, 3, 12])
+async def test_each_workspace_is_decided_on_so_on_kafka_too(partitions: int, kafka: Brokers, tmp_path: Path) -> None:
+    records = in_milliseconds(together())
+    assert await on_brokers(kafka, records, partitions, tmp_path, random.Random(partitions)) == alone(records)
