@@ -51,7 +51,7 @@ check: setup  ## lint, types, walls
 planted: setup  ## plant bugs, each must turn a test red; PART=2/3 every third, from the second on
 	$(PY) tests/planted.py $(PART)
 
-histories: setup  ## derive the decisions of the stored histories again; ADR=nnnn names the record that tells why they changed
+histories: setup  ## derive the decisions of the stored histories again; ADR=nnnn names the new record that tells why they changed
 	$(PY) -m tests.histories renew $(ADR)
 
 bench: setup .venv-bench/ready  ## every figure side by side in one run; ONLY=ingest one benchmark, JSON=1 a line of JSON a figure

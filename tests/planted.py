@@ -441,6 +441,20 @@ PLANTS = (
         ("tests/core/test_histories.py::test_what_was_decided_is_decided_again_byte_for_byte",),
     ),
     Plant(
+        "a record that was there before tells why histories decide otherwise",
+        "tests/histories/__init__.py",
+        'if adr <= max(before["adr"], before["newest_adr"]):',
+        'if adr < before["adr"]:',
+        ("tests/core/test_histories.py::test_only_a_new_state_and_a_new_record_that_speaks_of_it_tell_a_change",),
+    ),
+    Plant(
+        "a history that was removed is recorded anew, whatever is decided now",
+        "tests/histories/__init__.py",
+        'if not was_kept and (name in names() or name in before["files"]):',
+        "if not was_kept and name in names():",
+        ("tests/core/test_histories.py::test_a_history_that_was_removed_or_edited_is_no_new_one",),
+    ),
+    Plant(
         "a late word that nothing was done gives nothing back",
         core("lifecycle"),
         "return decision_id in (self.flight, self.missed)",

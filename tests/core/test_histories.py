@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import tests.histories as histories
-from services.adapters.log.codec import DECISIONS
+from services.adapters.log.codec import DECISIONS, EVENTS
 from services.kernel.record import Activation, EventBatch, Outcome, Record
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition, demand_of, skips_of
 from services.rules_engine.core.program import KNOWN, Program
 from tests.core.world import GUARDS
-from tests.histories import Differs, History, names, read, renew
+from tests.histories import Differs, History, names, read, renew, untold
 
 ROOT = Path(__file__).parents[2]
 ZONES = ("UTC", "America/St_Johns", "Asia/Kathmandu")
@@ -71,46 +72,122 @@ def test_a_decision_that_is_another_one_is_named_with_what_to_do() -> None:
         missing.check(random.Random(1))
 
 
+def test_the_histories_are_those_that_were_renewed_last() -> None:
+    """Neither edited by hand nor recorded anew since."""
+    assert histories.about()["files"] == {name: histories.digest(name) for name in names()}
+    assert histories.about()["newest_adr"] <= histories.newest_adr()
+
+
+TOLD = f"STATE {state.STATE}: the stored histories decide otherwise"
+
+
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Two histories under docs and tests of their own, one of which was decided otherwise."""
-    made = tmp_path / "tests/histories"
+    """Two histories of the state before, under docs and tests of their own, with ADRs up to 0098."""
+    made, adrs = tmp_path / "tests/histories", tmp_path / "docs/adr"
     made.mkdir(parents=True)
-    (tmp_path / "docs/adr").mkdir(parents=True)
+    adrs.mkdir(parents=True)
     for path in histories.files("demo") + histories.files("account-21"):
         (made / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(histories, "FOLDER", made)
     monkeypatch.setattr(histories, "ABOUT", made / "histories.json")
-    (made / "histories.json").write_text(json.dumps({"state": state.STATE, "adr": ""}))
+    monkeypatch.setattr(histories, "ADRS", adrs)
+    (adrs / "0098-before.md").write_text(TOLD)
+    noted()
     return made
 
 
-def test_histories_are_renewed_only_with_a_new_state_and_a_record_that_tells_it(folder: Path) -> None:
+def noted(kept: int = state.STATE - 1, adr: str = "") -> None:
+    """The manifest says so, and that the files are as they are."""
+    files = {name: histories.digest(name) for name in names()}
+    histories.ABOUT.write_text(json.dumps({"state": kept, "adr": adr, "newest_adr": "0098", "files": files}))
+
+
+def otherwise(name: str) -> None:
+    """It was decided otherwise than today's code does."""
+    histories.put(histories.files(name)[1], "decisions", [(i, 0, data) for i, data in enumerate(altered(read(name)).decided)])
+
+
+def add(adr: str, text: str = TOLD) -> None:
+    (histories.ADRS / f"{adr}-why.md").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("kept", "adr", "said"),
+    [
+        (state.STATE, "0099", "STATE is . and was . already"),
+        (state.STATE + 1, "0099", "STATE is . and was . already"),
+        (state.STATE - 1, "", "no ADR is named"),
+        (state.STATE - 1, "0100", "there is no ADR 0100"),
+        (state.STATE - 1, "*", r"there is no ADR \*"),
+        (state.STATE - 1, "0098", "ADR 0098 was there before this change"),
+        (state.STATE - 1, "0097", "ADR 0097 was there before this change"),
+        (state.STATE - 1, "0101", "ADR 0101 does not speak of the histories"),
+        (state.STATE - 1, "0102", "ADR 0102 does not speak of the histories"),
+    ],
+)
+def test_only_a_new_state_and_a_new_record_that_speaks_of_it_tell_a_change(folder: Path, kept: int, adr: str, said: str) -> None:
+    for number, text in (("0097", TOLD), ("0099", TOLD), ("0101", f"STATE {state.STATE}"), ("0102", f"histories, STATE {state.STATE}0")):
+        add(number, text)
+    noted(kept)
+    assert re.match(said, untold(adr, histories.about()))
+    noted()
+    assert untold("0099", histories.about()) == ""
+
+
+def test_histories_that_would_change_stay_where_that_is_not_told(folder: Path) -> None:
+    otherwise("demo")
+    noted()
+    was = [(folder / name).read_bytes() for name in ("demo.decisions", "histories.json")]
+    with pytest.raises(Differs, match="demo would change: ADR 0098 was there before this change"):
+        renew("0098", {}, said=lambda _: None)
+    assert [(folder / name).read_bytes() for name in ("demo.decisions", "histories.json")] == was
+
+
+def test_histories_are_renewed_with_a_new_state_and_a_new_record_once(folder: Path) -> None:
     good = histories.files("demo")[1].read_bytes()
-    histories.put(histories.files("demo")[1], "decisions", [(i, 0, data) for i, data in enumerate(altered(read("demo")).decided)])
-    for kept, adr in ((state.STATE, "0099"), (state.STATE - 1, ""), (state.STATE - 1, "0098")):
-        histories.ABOUT.write_text(json.dumps({"state": kept, "adr": ""}))
-        (folder.parents[1] / "docs/adr/0099-why.md").write_text("why")
-        with pytest.raises(Differs, match="demo would change"):
-            renew(adr, {}, said=lambda _: None)
-        assert histories.files("demo")[1].read_bytes() != good
-    histories.ABOUT.write_text(json.dumps({"state": state.STATE - 1, "adr": ""}))
+    otherwise("demo")
+    noted()
+    add("0099")
     told: list[str] = []
     renew("0099", {}, said=told.append)
     assert len(told) == 1 and told[0].startswith("demo: ")
     assert histories.files("demo")[1].read_bytes() == good
-    assert histories.about() == {"state": state.STATE, "adr": "0099"}
+    now = {name: histories.digest(name) for name in ("account-21", "demo")}
+    assert histories.about() == {"state": state.STATE, "adr": "0099", "newest_adr": "0099", "files": now}
+    otherwise("account-21")
+    noted(adr="0099")
+    with pytest.raises(Differs, match="account-21 would change: ADR 0099 was there before"):
+        renew("0099", {}, said=lambda _: None)
 
 
-def test_a_history_that_is_not_there_is_recorded_and_the_others_stay(folder: Path) -> None:
+def test_a_history_that_was_never_there_is_recorded_and_the_others_stay(folder: Path) -> None:
     source = read("account-21").records
     for path in histories.files("account-21"):
         path.unlink()
+    noted()
     before = [path.read_bytes() for path in histories.files("demo")]
     renew("", {"account-21": lambda: [(s.stamp, s.record) for s in source]}, said=lambda _: None)
     assert [path.read_bytes() for path in histories.files("demo")] == before
     read("account-21").check(random.Random(1))
     assert len(read("account-21").records) == len(source)
+    assert histories.about()["files"] == {name: histories.digest(name) for name in ("account-21", "demo")}
+
+
+def test_a_history_that_was_removed_or_edited_is_no_new_one(folder: Path) -> None:
+    """Else a change of what is decided would be told nowhere."""
+    source = read("account-21").records
+    for path in histories.files("account-21"):
+        path.unlink()
+    with pytest.raises(Differs, match="account-21 would change: no ADR is named"):
+        renew("", {"account-21": lambda: [(s.stamp, s.record) for s in source]}, said=lambda _: None)
+    with pytest.raises(Differs, match="account-21 is in histories.json and its files are gone"):
+        renew("", {}, said=lambda _: None)
+    noted()
+    shorter = read("demo").records[:-1]
+    histories.put(histories.files("demo")[0], "events", [(s.offset, s.stamp, EVENTS.encode(s.record)) for s in shorter])
+    with pytest.raises(Differs, match="demo would change"):
+        renew("", {}, said=lambda _: None)
 
 
 # -- what they hold -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Logs that were decided once, and what was decided on them: today's code must decide the same, byte for byte.
 
-A history is two segment files in this folder, of the events log and of the decisions log. `histories.json` says which state they were last checked with.
+A history is two segment files in this folder, of the events log and of the decisions log. `histories.json` says which state they were last renewed or
+checked with, what the files were then (SHA-256), which ADR told the last change of what is decided, and the newest ADR that there was.
 
     python -m tests.histories check SEED        replays every history with its pages cut as the seed draws them; names the first that differs
     python -m tests.histories renew ADR         derives every history's decisions again (`make histories ADR=nnnn`); records those that are not there yet
@@ -10,11 +11,14 @@ Two sources: the demo's own sample (Upworthy Research Archive, CC BY 4.0, see se
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.adapters.log.codec import DECISIONS, EVENTS
 from services.adapters.log.segment import Content, Row, SegmentFile, write
@@ -26,11 +30,13 @@ from tests.core.world import GUARDS
 
 FOLDER = Path(__file__).parent
 ABOUT = FOLDER / "histories.json"
+ADRS = FOLDER.parents[1] / "docs/adr"
 PAGES = (1, 1, 2, 5, 20, 100, 1000)  # records fed at once
 RESTART = 0.02  # of the pages: the state is dumped and loaded after it
 REMEDY = (
-    "This build decides otherwise on a log that was decided before. If that is not meant, it is a bug. If it is: tell it in an ADR, count up STATE in "
-    "services/rules_engine/core/state.py (a checkpoint of the old semantics must not be gone on from), and renew the histories with `make histories ADR=nnnn`."
+    "This build decides otherwise on a log that was decided before. If that is not meant, it is a bug. If it is: tell it in a new ADR that says what becomes "
+    "of the histories and of `STATE`, count up STATE in services/rules_engine/core/state.py (a checkpoint of the old semantics must not be gone on from), "
+    "and renew the histories with `make histories ADR=nnnn`."
 )
 
 
@@ -92,8 +98,32 @@ def put(path: Path, topic: str, many: Sequence[Row]) -> None:
         write(file, content.segment(topic, 0, ""), [many])
 
 
-def about() -> dict[str, object]:
-    return dict(json.loads(ABOUT.read_text())) if ABOUT.exists() else {"state": 0, "adr": ""}
+def about() -> dict[str, Any]:
+    return {"state": 0, "adr": "", "newest_adr": "", "files": {}} | (json.loads(ABOUT.read_text()) if ABOUT.exists() else {})
+
+
+def digest(name: str) -> str:
+    """Of both files of a history."""
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files(name))).hexdigest()
+
+
+def newest_adr() -> str:
+    return max((path.name[:4] for path in ADRS.glob("[0-9]*.md")), default="")
+
+
+def untold(adr: str, before: dict[str, Any]) -> str:
+    """Why this ADR does not tell a change of what is decided under a state that has risen; "" where it does."""
+    found = list(ADRS.glob(f"{adr}-*.md")) if re.fullmatch(r"\d{4}", adr) else []
+    if before["state"] >= state.STATE:
+        return f"STATE is {state.STATE} and was {before['state']} already"
+    if len(found) != 1:
+        return f"there is no ADR {adr}" if adr else "no ADR is named"
+    if adr <= max(before["adr"], before["newest_adr"]):
+        return f"ADR {adr} was there before this change"
+    text = found[0].read_text()
+    if "histories" not in text or not re.search(rf"`?STATE`? (is )?{state.STATE}\b", text):
+        return f"ADR {adr} does not speak of the histories and of `STATE` {state.STATE}"
+    return ""
 
 
 def check(seed: int) -> int:
@@ -107,20 +137,23 @@ def check(seed: int) -> int:
 
 
 def renew(adr: str, sources: dict[str, Callable[[], list[tuple[int, Record]]]], said: Callable[[str], None] = print) -> None:
-    """Every history holds what today's code decides. Raises Differs where that changed and is not told, or the state's version is the old one."""
+    """Every history holds what today's code decides. Raises Differs where one changed, or is not what it was, and no new ADR and no new state tell it."""
     before, changed = about(), []
     fresh: dict[str, History] = {}
-    for name in sorted({*names(), *sources}):
+    for name in sorted({*names(), *sources, *before["files"]}):
         if name in names():
             history = read(name)
-        else:
+        elif name in sources:
             history = History(name, tuple(Stamped(i, stamp, EVENTS.decode(EVENTS.encode(r))) for i, (stamp, r) in enumerate(sources[name]())), ())
+        else:
+            raise Differs(f"history {name} is in {ABOUT.name} and its files are gone")
         derived = tuple(DECISIONS.encode(d) for d in history.derive(random.Random(0)))
-        if name in names() and derived != history.decided:
+        was_kept = name in names() and derived == history.decided and before["files"].get(name) in (None, digest(name))
+        if not was_kept and (name in names() or name in before["files"]):
             changed.append(name)
         fresh[name] = History(name, history.records, derived)
-    if changed and (before["state"] == state.STATE or not list((FOLDER.parents[1] / "docs/adr").glob(f"{adr or 'none'}-*.md"))):
-        raise Differs(f"{', '.join(changed)} would change, with STATE {state.STATE} (it was {before['state']}) and ADR {adr or 'not named'}.\n{REMEDY}")
+    if changed and (why := untold(adr, before)):
+        raise Differs(f"{', '.join(changed)} would change: {why}.\n{REMEDY}")
     for name, history in fresh.items():
         if name in names() and name not in changed:
             continue
@@ -129,4 +162,5 @@ def renew(adr: str, sources: dict[str, Callable[[], list[tuple[int, Record]]]], 
             put(events, "events", [(s.offset, s.stamp, EVENTS.encode(s.record)) for s in history.records])
         put(decisions, "decisions", [(i, 0, data) for i, data in enumerate(history.decided)])
         said(f"{name}: {len(history.records)} records, {len(history.decided)} decisions")
-    ABOUT.write_text(json.dumps({"state": state.STATE, "adr": adr if changed else before["adr"]}, indent=2) + "\n")
+    told = {"state": state.STATE, "adr": adr if changed else before["adr"], "newest_adr": newest_adr(), "files": {name: digest(name) for name in names()}}
+    ABOUT.write_text(json.dumps(told, indent=2) + "\n")
