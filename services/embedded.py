@@ -78,12 +78,12 @@ class Embedded:
         self._cleanup = contextlib.AsyncExitStack()
         self._executors = executors
         self.bounds: Bounds | None = None  # of connections; by default those of the settings
-        self.ready = ""  # why not, "" when ready
+        self.why_not_ready = ""  # why not, "" when ready
         self.url = ""
 
     async def start(self) -> None:
         """Everything runs, restored from what the folder holds; raises Misconfigured with one clear line where it cannot."""
-        self.ready = "starting"
+        self.why_not_ready = "starting"
         folder = self.settings.data
         lock = FolderLock(folder)
         self._cleanup.callback(lock.release)
@@ -111,7 +111,7 @@ class Embedded:
         self._watch = asyncio.create_task(self.intake.watch(self.events, 0), name="ingest-outcomes")
         self._cleanup.push_async_callback(self._stop_watch)
         self.app = self._build()
-        self.ready = ""
+        self.why_not_ready = ""
 
     def _secret(self) -> bytes:
         return authentication.given_secret(self.settings.secret) if self.settings.secret else authentication.load_secret(self.settings.data)
@@ -163,7 +163,7 @@ class Embedded:
 
     async def stop(self) -> None:
         """Takes nothing more, finishes what is under way, and lets go of the folder."""
-        self.ready = "stopping"
+        self.why_not_ready = "stopping"
         faultpoint("stop.begun")
         await self._cleanup.aclose()
         faultpoint("stop.ended")
@@ -187,7 +187,7 @@ class Embedded:
         return [standing(self.worker) | {"owner": self.url, "lag": 0}]
 
     async def _unready(self) -> str:
-        return self.ready or self.worker.stopped or ("" if self.worker.restored else "restoring")
+        return self.why_not_ready or self.worker.stopped or ("" if self.worker.restored else "restoring")
 
     def _operations(self, app: FastAPI) -> None:
         install_health(app, self._unready, self.registry, lambda: self.actions.told())

@@ -75,7 +75,7 @@ def serve(service: Annotated[str, typer.Argument(help="ingest, rules, actions or
                     await stopped
                 end_within(DRAIN, service)
                 starting.cancel()
-                made.ready = "stopping"
+                made.why_not_ready = "stopping"
         finally:
             await made.stop()
         typer.echo(ENDED)

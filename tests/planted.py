@@ -173,7 +173,7 @@ PLANTS = (
     ),
     Plant(
         "requests are taken before what they need is there",
-        PRODUCTION + "/service.py", "if (why := self.service.ready) and scope", "if (why := \"\") and scope",
+        PRODUCTION + "/service.py", "if (why := self.service.why_not_ready) and scope", "if (why := \"\") and scope",
         (SERVED + "test_while_what_it_needs_is_away_it_waits_says_so_and_takes_nothing",),
     ),
     Plant(

@@ -62,7 +62,7 @@ class _ToServices:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope.get("path", "")
-        if scope["type"] != "http" or not path.startswith("/v1/") or OWN.match(path) or self.console.ready:
+        if scope["type"] != "http" or not path.startswith("/v1/") or OWN.match(path) or self.console.why_not_ready:
             await self.app(scope, receive, send)
             return
         try:

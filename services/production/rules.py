@@ -191,7 +191,7 @@ class _ToTheOwner:
         self.app, self.rules = app, rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/") or scope["path"] in ("/v1/me", api.PARTITIONS) or self.rules.ready:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/") or scope["path"] in ("/v1/me", api.PARTITIONS) or self.rules.why_not_ready:
             await self.app(scope, receive, send)
             return
         try:

@@ -68,7 +68,7 @@ class Service(ABC):
         self.auth.is_secure = settings.advertise.startswith("https://")
         self.progress = Progress(settings.stalled_seconds)
         self.url = ""
-        self.ready = "starting"  # why not, "" when ready
+        self.why_not_ready = "starting"  # why not, "" when ready
         self.short: Short | None = None
         self._kafka = KafkaMetrics(self.registry)
         self._logs: list[KafkaLog[Any]] = []
@@ -100,12 +100,12 @@ class Service(ABC):
         await self._patiently(self._check)
         await self._open()
         self.progress.forget(START)
-        self.ready = ""
+        self.why_not_ready = ""
         log.info("serving", service=self.name, url=self.url, owner=self.owner)
 
     async def stop(self) -> None:
         """Nothing new is taken, what is under way comes to a durable end, and others take over."""
-        self.ready = "stopping"
+        self.why_not_ready = "stopping"
         await self._cleanup.aclose()
 
     async def _check(self) -> None:
@@ -138,7 +138,7 @@ class Service(ABC):
                 await work()
                 return
             except Unavailable as error:
-                self.ready = str(error)
+                self.why_not_ready = str(error)
                 log.warning("waits to start", service=self.name, reason=error.reason, why=str(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST)
@@ -164,7 +164,7 @@ class Service(ABC):
 
     async def unready(self) -> str:
         """Why requests should go to another process, "" where they may come to us."""
-        return self.ready or await self._database_away()
+        return self.why_not_ready or await self._database_away()
 
     def told(self) -> dict[str, Any]:
         """More of what /readyz says."""
@@ -199,7 +199,7 @@ class _Gate:
         self.app, self.service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (why := self.service.ready) and scope["type"] == "http" and scope["path"] not in STAYS_OPEN:
+        if (why := self.service.why_not_ready) and scope["type"] == "http" and scope["path"] not in STAYS_OPEN:
             is_ending = why == "stopping"
             told = "the server stops; send it again" if is_ending else f"{self.service.name} is not ready yet; send it again"
             await problem(503, "stopping" if is_ending else "starting", told)(scope, receive, send)
@@ -215,7 +215,7 @@ class _Gated:
 
     def wants(self, scope: Any) -> bool:
         service = self.service
-        return not service.ready and service.short is not None and service.short.wants(scope)
+        return not service.why_not_ready and service.short is not None and service.short.wants(scope)
 
     def begin(self, scope: Any, body: bytes) -> Any:
         assert self.service.short is not None

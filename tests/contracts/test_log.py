@@ -158,6 +158,20 @@ async def test_a_closed_log_acknowledges_nothing(make: Make) -> None:
         await log.append([("a", Tick())])
 
 
+async def test_a_closed_log_never_says_that_nothing_is_there(make: Make) -> None:
+    """Whoever believed it would take what is there for lost."""
+    log = await make()
+    await log.append([("a", Ready("a", "1"))])
+    await log.close()
+    try:
+        told = [s.record.version for s in await log.read(0, 0)]
+    except Unavailable as error:
+        assert error.reason == "log_closed"
+    else:
+        assert told == ["1"]
+    assert all([page async for page in log.follow(0, 0)])  # it ends
+
+
 async def test_many_requests_become_few_records(make: Make) -> None:
     log = await make()
     writer = EventWriter(log)

@@ -85,7 +85,7 @@ async def test_while_what_it_needs_is_away_it_waits_says_so_and_takes_nothing(na
     made = service(name, settings)
     async with made.serving() as url, httpx2.AsyncClient(base_url=url, trust_env=False) as http:
         starting = asyncio.create_task(made.start())
-        await until(lambda: made.ready not in ("", "starting"))
+        await until(lambda: made.why_not_ready not in ("", "starting"))
         ready = await http.get("/readyz")
         assert ready.status_code == 503 and f"127.0.0.1:{away[0] if name != 'console' else away[1]}" in ready.json()["why"]
         assert (await http.get("/livez")).text == "alive" and (await http.get("/metrics")).status_code == 200
@@ -104,7 +104,7 @@ async def test_a_schema_that_is_older_is_waited_for_and_one_of_a_newer_build_is_
     async with made.database.writing() as tx:
         await tx.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
     starting = asyncio.create_task(made.start())
-    await until(lambda: "run `trimtab migrate`" in made.ready)
+    await until(lambda: "run `trimtab migrate`" in made.why_not_ready)
     async with made.database.writing() as tx:
         await tx.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     await starting
@@ -292,7 +292,7 @@ class Asked:
         made = service("rules", Settings(**(WHOLE | {"data": tmp_path, "port": 0, "kafka_partitions": 4})))
         assert isinstance(made, Rules)
         self.rules, self.url, self.asked, self.forgotten = made, url, 0, False
-        made.share.ours, made.ready, made.owners = frozenset(ours), "", self  # type: ignore[assignment]
+        made.share.ours, made.why_not_ready, made.owners = frozenset(ours), "", self  # type: ignore[assignment]
         made.auth.principal = self.principal  # type: ignore[method-assign]
 
     async def principal(self, request: Request) -> Principal:

@@ -153,8 +153,8 @@ class SqliteLog(Generic[T]):
         return places
 
     async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[T]]:
-        if self._closed:
-            return []
+        if self._closed:  # an empty answer would say that nothing is there
+            raise Unavailable("the log is closed", reason="log_closed")
         loop, following = asyncio.get_running_loop(), self._next[partition]  # before it is looked at: what comes meanwhile is live, not archived
         rows = await loop.run_in_executor(self._reading, self._fetch, partition, offset, limit)
         live = rows[0][0] if rows else following
@@ -186,9 +186,9 @@ class SqliteLog(Generic[T]):
         while True:
             async with self._grown:
                 await self._grown.wait_for(lambda at=offset: self._closed or self._next[partition] > at)  # type: ignore[misc]
-            page = await self.read(partition, offset)
-            if not page:
+            if self._closed:
                 return
+            page = await self.read(partition, offset)
             offset = page[-1].offset + 1
             yield page
 
