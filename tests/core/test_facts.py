@@ -75,6 +75,16 @@ def test_of_two_events_with_one_id_the_first_counts_and_the_conflict_is_counted(
     assert (facts.counts["conflicting"], facts.counts["duplicate"]) == (1, 2)
 
 
+@pytest.mark.parametrize("later", [1, 10], ids=["in the same period", "in the next one"])
+@pytest.mark.parametrize("other", [{"amounts": {"clicks": 9}}, {"amounts": {"leads": 7}}, {"path": "meta_ads/act/cmp/grp/b"}, {"at": -9}, {}], ids=str)
+def test_whatever_else_an_event_says_under_a_known_id_is_a_conflict(facts: Facts, other: dict, later: int) -> None:
+    period = (START // HORIZON + 1) * HORIZON
+    said = {"id": "1", "path": A, "at": -8, "amounts": {"clicks": 7}}
+    for stamp, event in ((-5, said), (-5 + later, said | other)):
+        fold(facts, period + stamp, batch(event | {"at": period + event["at"]}))
+    assert (facts.counts["accepted"], facts.counts["duplicate"], facts.counts["conflicting"]) == (1, 1, int(bool(other)))
+
+
 def test_a_restated_day_amends_the_day_it_belongs_to(facts: Facts) -> None:
     day = {"path": A, "interval": (START - DAY, START - 6 * HOUR), "row": "r"}
     fold(facts, START + 1, batch({"id": "1", "at": START, "as_of": START, "amounts": {"clicks": 10}, **day}))

@@ -183,6 +183,22 @@ def test_a_restated_row_lands_on_the_ancestors_it_was_first_folded_with() -> Non
     assert told == [(GROUP, "fired", 9_000_000, 2 + S), ("meta_ads/act/cmp/other", "fired", 10_000_000, 3 + S)]
 
 
+def test_each_measure_of_a_row_has_a_last_value_of_its_own() -> None:
+    """2.6"""
+    rule = pause_rule(where=None, when=ctr_below(8000, DAY))
+    world = World().activate(rule).at(1).put(batch(row("a", (START, START + DAY), START + HOUR, impressions=1000, clicks=9)))
+    world.at(2).put(batch(row("a", (START, START + DAY), START + 2 * HOUR, impressions=2000, clicks=10)))
+    [fired] = world.at(3).tick().decisions()
+    assert (fired.readings[0].numerator, fired.readings[0].denominator) == (10_000_000, 2_000_000_000)
+
+
+def test_a_row_may_be_restated_however_old_its_interval_is() -> None:
+    """2.3: only events with deltas are ever late."""
+    rule = pause_rule(where=None, when=against(MetricRef(1, 30 * DAY, "impressions"), ">", 0), panes=((30 * DAY, 6 * HOUR),))
+    old = row("a", (START - 20 * DAY, START - 19 * DAY), START + HOUR, impressions=7) | {"at": START - 20 * DAY}
+    assert kinds(World().activate(rule).at(1).put(batch(old)).at(2).tick()) == [("a", "fired", ())]
+
+
 def test_the_value_of_an_outcome_is_a_number_only_where_it_is_whole_digits() -> None:
     """2.10: what no platform should send must not stop a partition."""
     world = World().activate(pause_rule()).at(1).report("a")
@@ -443,6 +459,14 @@ def test_a_spent_cause_stays_spent_though_the_object_leaves_the_scope_and_comes_
     assert [d.kind for d in world.decisions()] == ["fired", "cleared", "fired"]
 
 
+def test_an_unknown_truth_ends_a_cause() -> None:
+    """5.6: a stretch of boundaries at which `when` is true; 5.2: the rule stays on in between."""
+    world = weak(World().activate(pause_rule(when=ctr_below(8000, DAY))).at(1))
+    [fired] = world.at(1.1).tick().decisions()
+    world.outcome(fired.id, "rejected").at(30).report("a", 1000, 5).at(31).tick()  # since 25 h the window is empty
+    assert world.told() == [(1 + S, "a", "fired", ()), (30 + S, "a", "fired", ())]
+
+
 def test_how_a_decision_ends_spends_nothing_of_the_next_cause() -> None:
     """5.6"""
     world = weak(World().activate(pause_rule(approve=Approval(True, -1, "lead", 4 * HOUR, ""))).at(1)).at(2).report("a", 0, 100).at(3)
@@ -452,10 +476,32 @@ def test_how_a_decision_ends_spends_nothing_of_the_next_cause() -> None:
     assert [(d.kind, (d.now - START) / HOUR) for d in world.decisions()] == [("fired", 1 + S), ("fired", 3.5 + S)]
 
 
+@pytest.mark.parametrize(
+    ("approve", "within"),
+    [
+        (Approval(False, -1, "", 4 * HOUR, ""), 0),
+        (Approval(True, -1, "lead", 4 * HOUR, ""), 4 * HOUR),
+        (Approval(False, 100, "lead", 4 * HOUR, ""), 4 * HOUR),
+    ],
+    ids=["nobody is asked", "always", "above an amount"],
+)
+def test_an_object_is_held_until_the_deadline_to_the_boundary(approve: Approval, within: int) -> None:
+    """5.5: where the rule may ask people, they have their time as well."""
+    world = World().activate(pause_rule(approve=approve, priority=-1)).activate(pause_rule(rule="other")).at(1)
+    first, refused, second = weak(world).at(9).tick().decisions()
+    assert [(d.rule_id, d.kind) for d in (first, refused, second)] == [("pause-weak", "fired"), ("other", "refused"), ("other", "fired")]
+    assert second.now - first.now == within + 15 * MINUTE
+
+
 def test_what_fires_in_shadow_holds_nothing() -> None:
     """5.7"""
     world = weak(World().activate(pause_rule(rule="a", priority=-1), "shadow").activate(pause_rule(rule="b")).at(1)).at(2).tick()
     assert [(d.rule_id, d.mode, d.kind) for d in world.decisions()] == [("a", "shadow", "fired"), ("b", "active", "fired")]
+
+
+def test_a_pair_fires_in_shadow_once_a_cause() -> None:
+    """5.7"""
+    assert [d.kind for d in two(World().activate(pairs(), "shadow")).at(1.01).tick().decisions()] == ["fired"]
 
 
 def test_activating_what_stands_already_changes_nothing() -> None:
@@ -649,6 +695,43 @@ def test_days_of_spend_are_those_of_the_rules_zone() -> None:
     assert phis == [1_000_000 + 40_000 * 100, 1_000_000 + 40_000 * 50]
 
 
+def test_of_equal_candidates_paths_go_by_their_bytes_whatever_rule_they_are_of() -> None:
+    """6.6: the first takes the last place that could be spared."""
+    guards = (asked("keep_active", at_least=1, per="ad_group"),)
+    for first, second in (("B", "a"), ("a", "b")):
+        world = World().at(0)
+        for rule, ad in (("y", first), ("x", second)):
+            world.activate(pause_rule(rule=rule, guards=guards, where=Compare("=", AttributeRef("label", "text"), Text(ad), f'label = "{ad}"')))
+        weak(weak(world.at(1), second, label=second), first, label=first)
+        assert kinds(world.at(1.01).tick())[:2] == [(first, "fired", ()), (second, "refused", ("outranked",))]
+
+
+def test_whose_budget_is_changed_stays_on() -> None:
+    """6.4: only what pauses an object takes it from those that survive, at this boundary and at later ones."""
+    budget = pause_rule(rule="budget", priority=-1, where=Not(GO), action=Action("set_budget", (("amount", 1_000_000),)))
+    world = World().activate(budget).activate(pause_rule(where=GO, guards=(asked("keep_active", at_least=1, per="ad_group"),))).at(1)
+    together = weak(weak(world, "a", label="go"), "b", label="stay")
+    assert kinds(together.at(1.01).tick()) == [("b", "fired", ()), ("a", "fired", ())]
+    world.records = [r for r in world.records if r.stamp < START + HOUR]
+    weak(world.at(1), "b", label="stay")
+    assert kinds(weak(world.at(1.01), "a", label="go").at(1.02).tick()) == [("b", "fired", ()), ("a", "fired", ())]
+
+
+def test_evidence_that_grows_to_what_is_needed_is_enough() -> None:
+    """6.5: of what was refused before, too."""
+    n, level = next((n, level) for n in range(900, 3000) if (level := level_needing(log_e_of(n))))
+    world = World().activate(pause_rule(guards=(asked("confidence", level=level),))).at(1).report("a", n - 1, 0, status="active")
+    assert world.at(2).report("a", 1).at(2.01).tick().told() == [(1 + S, "a", "refused", ("confidence",)), (2 + S, "a", "fired", ())]
+
+
+def test_a_comparison_that_cannot_be_weighed_leaves_the_others_unproven() -> None:
+    """6.5: the smallest of all of them, and it is not known."""
+    above_nothing = against(MetricRef(0, 0, "ctr"), ">", 0, "ratio")
+    for when in (And((ctr_below(8000), above_nothing)), And((above_nothing, ctr_below(8000)))):
+        world = World().activate(pause_rule(when=when, guards=(asked("confidence", level=900_000),))).at(1).report("a", 10**6, 5, status="active")
+        assert [(d.refusals, d.evidence) for d in world.at(1.01).tick().decisions()] == [(("confidence",), None)]
+
+
 def test_of_several_candidates_priority_comes_first_then_evidence_then_path_then_rule() -> None:
     """6.6: all for one object, so the first of them alone may act."""
     base = pause_rule()
@@ -689,6 +772,14 @@ def test_a_pair_rule_judges_every_ordered_pair_and_holds_both() -> None:
     steps = json.loads(fired.action)["steps"]
     assert [(s["path"][-4:], s["observed"], s["desired"]) for s in steps] == [("weak", 50_010_000, 42_510_000), ("good", 20_000_000, 27_500_000)]
     assert [r.truth for r in fired.readings] == ["true", "true"]
+
+
+def test_a_pair_one_of_which_is_held_is_outranked() -> None:
+    """6.7: one decision in flight on an object, whatever the rule."""
+    for ad in ("weak", "good"):
+        budget = pause_rule(rule="z", priority=-1, where=Compare("=", AttributeRef("name", "text"), Text(ad), f'name = "{ad}"'), when=ANY)
+        world = two(World().activate(pairs()).activate(budget)).report(ad, name=ad).at(1.01).tick()
+        assert [(d.path.rpartition("/")[2], d.kind, d.refusals) for d in world.decisions()][:2] == [(ad, "fired", ()), ("good", "refused", ("outranked",))]
 
 
 def test_every_guard_is_asked_of_both_sides_of_a_pair() -> None:
