@@ -54,7 +54,7 @@ DETERMINISM, SOURCES, POLICY = (f"tests/core/test_{name}.py::" for name in ("det
 ACTIONS, CRASH, LEDGER, WORKER = (f"tests/shell/test_{name}.py::" for name in ("actions", "actions_crash", "ledger", "worker"))
 MANY, POSTGRES = (f"tests/shell/test_{name}.py::" for name in ("many_workers", "postgres"))
 PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
-WATCHED = "tests/shell/test_ledger_watch.py::"
+WATCHED, BEFORE = "tests/shell/test_ledger_watch.py::", "tests/shell/test_schema_before.py::"
 SHOWN = "tests/e2e/test_demo_production.py::"
 ALIVE, CLOCKS = (f"tests/shell/test_{name}.py::" for name in ("livez", "clocks"))
 BUCKET = "tests/shell/test_bucket.py::"
@@ -1571,6 +1571,24 @@ PLANTS = (
         "    op.execute(REMAINS)\n",
         "",
         (WATCHED + "test_a_process_of_the_version_before_that_releases_the_hold_leaves_the_persons_switch",),
+    ),
+    Plant(
+        "a migration asks for a column that the version before does not give",
+        "services/adapters/db/migrations/versions/0006_ledger_checks.py",
+        'sa.Column("cause", sa.String(16), nullable=False, server_default="")',
+        'sa.Column("cause", sa.String(16), nullable=False)',
+        (
+            BEFORE + "test_each_migration_only_adds_to_what_the_version_before_knows",
+            BEFORE + "test_what_the_version_before_writes_and_reads_goes_on_after_each_migration",
+        ),
+    ),
+    Plant(
+        "a migration demands what the version before does not keep to",
+        "services/adapters/db/migrations/versions/0007_kept_switch.py",
+        '    op.add_column("kill_switches", sa.Column("kept_at", sa.BigInteger, nullable=False, server_default="0"))\n',
+        '    op.add_column("kill_switches", sa.Column("kept_at", sa.BigInteger, nullable=False, server_default="0"))\n'
+        '    op.create_index("ix_kill_switches_at", "kill_switches", ["at"], unique=True)\n',
+        (BEFORE + "test_each_migration_only_adds_to_what_the_version_before_knows",),
     ),
     Plant(
         "the witness's signature is not looked at",
