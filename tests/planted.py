@@ -140,6 +140,22 @@ PLANTS = (
         "services/rules_engine/worker.py", "async with asyncio.timeout(self.leaving):", "async with asyncio.timeout(None):",
         (SHARED + "test_a_checkpoint_that_storage_does_not_take_keeps_nobody_from_taking_over",),
     ),
+    Plant(
+        "what came last is in no checkpoint for as long as nothing comes after it",
+        "services/rules_engine/worker.py",
+        "            self._save_when_due()  # where nothing comes any more, what came last is in one all the same\n", "",
+        (CHECKPOINTS + "test_what_came_last_is_in_a_checkpoint_though_nothing_comes_after_it",),
+    ),
+    Plant(
+        "a checkpoint is as old as its writing, whatever came meanwhile",
+        "services/rules_engine/worker.py", "self._oldest = offset, engine_time, self._later", "self._oldest = offset, engine_time, 0",
+        (CHECKPOINTS + "test_what_came_while_a_checkpoint_was_written_is_not_in_it",),
+    ),
+    Plant(
+        "of a partition that has moved its old process still tells how old its checkpoint is",
+        "services/rules_engine/worker.py", "self.stopped, self.saved, self.unsaved):", "self.stopped, self.saved):",
+        (SHARED + "test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowledged_decisions",),
+    ),
     # -- many processes -------------------------------------------------------------------------------------------------------
     Plant(
         "a partition that was given to another goes on being followed",

@@ -59,7 +59,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     (
         "Overview",
         (
-            Panel("Processes that answer", "none", (('up{job="trimtab", ' + WHERE + "}", "{{instance}}"),), ("TrimtabDown",), 1),
+            Panel("Processes that answer", "none", (('up{job="trimtab", ' + WHERE + "}", "{{instance}}"),), ("TrimtabDown", "TrimtabServiceGone"), 1),
             Panel("Partitions that stopped", "none", (largest("trimtab_partition_stopped", "instance, partition"),), ("TrimtabPartitionStopped",), 1),
             Panel("Decisions", "ops", (per_second("trimtab_decisions_total", "kind, mode"),), ("TrimtabNoDecisions",)),
         ),
@@ -101,12 +101,25 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
     (
         "Engine, by partition",
         (
-            Panel("Behind the clock", "s", (largest("trimtab_engine_delay_seconds", "instance, partition"),), ("TrimtabEngineBehind",), 60),
+            Panel(
+                "Behind the clock",
+                "s",
+                (largest("trimtab_engine_delay_seconds", "instance, partition"),),
+                ("TrimtabEngineBehind", "TrimtabPartitionUnowned"),
+                60,
+            ),
             Panel("Records folded", "ops", (per_second("trimtab_engine_records_total", "partition"),)),
             Panel("Time of a step", "s", (quantile(0.5, "trimtab_engine_step_seconds"), quantile(0.99, "trimtab_engine_step_seconds"))),
             Panel("Partitions owned and restored", "none", (largest("trimtab_engine_partitions"), largest("trimtab_engine_partitions_restored"))),
-            Panel("Checkpoints", "none", (grown("trimtab_checkpoints_total", "instance, outcome"),), ("TrimtabCheckpointOld", "TrimtabCheckpointFailed")),
+            Panel("Checkpoints", "none", (grown("trimtab_checkpoints_total", "instance, outcome"),), ("TrimtabCheckpointFailed",)),
             Panel("Newest checkpoint", "none", (largest("trimtab_checkpoint_offset", "partition"),)),
+            Panel(
+                "Oldest record that is in no checkpoint",
+                "s",
+                (largest("trimtab_checkpoint_age_seconds", "instance, partition"),),
+                ("TrimtabCheckpointOld",),
+                2 * 3600,
+            ),
             Panel(
                 "Not archived in time",
                 "s",
@@ -143,7 +156,14 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
         "Escalations",
         (
             Panel("Waiting for people", "none", (largest("trimtab_escalations_waiting"),)),
-            Panel("Oldest of them", "s", (largest("trimtab_escalations_age_seconds"),), ("TrimtabEscalationsWait",), 4 * 3600),
+            Panel("Oldest of them", "s", (largest("trimtab_escalations_age_seconds"),)),
+            Panel(
+                "Of its own time, the most that one has used up",
+                "percentunit",
+                (largest("trimtab_escalations_time_used_ratio"),),
+                ("TrimtabEscalationsWait",),
+                0.75,
+            ),
         ),
     ),
     (

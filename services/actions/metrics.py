@@ -36,6 +36,9 @@ class Metrics:
         self.unwitnessed = Counter("trimtab_ledger_witness_failures_total", "Times that the witness could not be asked or told", registry=registry)
         self.waiting = Gauge("trimtab_escalations_waiting", "Escalations that wait for people", registry=registry)
         self.waiting_age = Gauge("trimtab_escalations_age_seconds", "How long the oldest of them has waited", registry=registry)
+        self.waiting_used = Gauge(
+            "trimtab_escalations_time_used_ratio", "The largest share of its own time that one of them has used up; at 1 it expires", registry=registry
+        )
         self.unsent = Gauge("trimtab_outcomes_unsent", "Outcomes not yet on the events log", registry=registry)
         self.queued = Gauge("trimtab_actions_queued", "Actions to be carried out that have not ended", registry=registry)
         self.queue_age = Gauge("trimtab_actions_queue_age_seconds", "How long the oldest of them has been to be carried out", registry=registry)
@@ -53,6 +56,7 @@ class Metrics:
     def show(self, queues: Queues, now: int) -> None:
         self.waiting.set(queues.waiting)
         self.waiting_age.set(max(0, now - queues.asked) / SECOND if queues.waiting else 0)
+        self.waiting_used.set(max(0, queues.used))
         self.unsent.set(queues.unsent)
         self.queued.set(queues.queued)
         self.queue_age.set(max(0, now - queues.oldest) / SECOND if queues.queued else 0)

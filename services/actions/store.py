@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions.core.letter import Action, canonical, steps_of, steps_text
@@ -294,6 +294,7 @@ class Queues:
 
     waiting: int  # escalations, for people
     asked: int  # microseconds: since when the first of these waits; 0 without one
+    used: float  # the largest share of its own time that one of these has used up; 0 without one
     unsent: int  # outcomes, for the events log
     queued: int  # decisions, for their execution or its end
     oldest: int  # microseconds: since when the first of these has been to be executed; 0 without one
@@ -306,17 +307,20 @@ _UNDER_WAY = intents.c.state.in_(("queued", "running"))
 _OF_DECISION = intents.join(decisions, decisions.c.id == intents.c.decision_id)
 _OF_ATTEMPT = intents.join(attempts, attempts.c.decision_id == intents.c.decision_id)
 _QUEUED = select(func.count(), func.min(decisions.c.changed_at)).select_from(_OF_DECISION).where(_UNDER_WAY)
-_WAITING = select(func.count(), func.min(escalations.c.opened_at)).select_from(escalations).where(escalations.c.status == "waiting")
+_USED = (bindparam("now") - escalations.c.opened_at) * 1.0 / func.nullif(escalations.c.expires_at - escalations.c.opened_at, 0)
+_WAITING = select(func.count(), func.min(escalations.c.opened_at), func.max(_USED)).select_from(escalations).where(escalations.c.status == "waiting")
 _UNSENT = select(func.count()).select_from(outbox).where(outbox.c.sent_at.is_(None))
 _IN_DOUBT = select(func.count(), func.min(attempts.c.intended_at)).select_from(_OF_ATTEMPT).where(_UNDER_WAY, attempts.c.status == "")
 _PARKED = select(decisions.c.reason, func.count()).select_from(_OF_DECISION).where(intents.c.state == "parked").group_by(decisions.c.reason)
 
 
-async def queues(connection: AsyncConnection) -> Queues:
-    queued, waiting, in_doubt = [(await connection.execute(q)).one() for q in (_QUEUED, _WAITING, _IN_DOUBT)]
+async def queues(connection: AsyncConnection, now: int) -> Queues:
+    queued, in_doubt = [(await connection.execute(q)).one() for q in (_QUEUED, _IN_DOUBT)]
+    waiting = (await connection.execute(_WAITING, {"now": now})).one()
     return Queues(
         waiting=waiting[0],
         asked=waiting[1] or 0,
+        used=float(waiting[2] or 0),
         unsent=int(await connection.scalar(_UNSENT) or 0),
         queued=queued[0],
         oldest=queued[1] or 0,

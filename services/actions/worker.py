@@ -330,7 +330,8 @@ class ActionsService:
 
     async def _show(self) -> None:
         async with self.database.reading() as connection:
-            self.metrics.show(await store.queues(connection), self.clock.now())
+            now = self.clock.now()
+            self.metrics.show(await store.queues(connection, now), now)
         self._shown = asyncio.get_running_loop().time()
 
     async def _lapse(self) -> int:

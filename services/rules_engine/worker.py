@@ -56,11 +56,11 @@ class Metrics:
         self.stopped = Gauge("trimtab_partition_stopped", "1 when the partition stopped and wants a person", ["partition"], registry=registry)
         self.checkpoints = Counter("trimtab_checkpoints_total", "Checkpoints written, failed, or passed over at a start", ["outcome"], registry=registry)
         self.saved = Gauge("trimtab_checkpoint_offset", "The next record that the newest checkpoint has not folded", ["partition"], registry=registry)
-
+        self.unsaved = Gauge("trimtab_checkpoint_age_seconds", "How long ago the oldest record came that no checkpoint has", ["partition"], registry=registry)
 
     def forget(self, partition: int) -> None:
         """It is another process's now, which tells of it."""
-        for gauge in (self.time, self.delay, self.stopped, self.saved):
+        for gauge in (self.time, self.delay, self.stopped, self.saved, self.unsaved):
             with suppress(KeyError):
                 gauge.remove(str(partition))
 
@@ -130,11 +130,14 @@ class Worker:
         self._lag = 0  # microseconds that the newest record had waited when it was fed, 0 once none was left
         self._due: int | None = None  # the boundary that is due next
         self._unsaved, self._saved_at = 0, 0.0  # records since the last checkpoint, and when that was
+        self._oldest, self._later = 0, 0  # stamps of the first records that no checkpoint has, and that the one being written will not have; 0 without one
         self._stride = 50
 
     async def start(self) -> None:
         """Restores the state, then follows the log until `stop`. At a poisoned record it stands, stopped, and says so."""
         self.metrics.delay.labels(str(self.number)).set_function(lambda: self.delay)
+        if self.checkpoints is not None:
+            self.metrics.unsaved.labels(str(self.number)).set_function(lambda: self.checkpoint_age)
         try:
             await self._restore()
         except Poisonous as poison:
@@ -155,6 +158,11 @@ class Worker:
             return max(0, now - reached) / 1e6 if reached else 0
         overdue = now - self._due if self._due is not None and self._due > reached else 0
         return max(0, overdue, self._lag) / 1e6
+
+    @property
+    def checkpoint_age(self) -> float:
+        """Seconds since the oldest record came that a start would have to fold, now; 0 where the newest checkpoint has them all."""
+        return max(0, self.clock.now() - self._oldest) / 1e6 if self._oldest else 0
 
     async def stop(self) -> None:
         """Ends for good, and leaves a checkpoint behind, so that the next start is short. Whoever waits here is told to ask again."""
@@ -327,6 +335,7 @@ class Worker:
         skips, activations, offset = set(self.partition.skipped), [], self.partition.offset
         while page := await self.events.read(self.number, offset, BATCH):
             self._miss_none(page, offset)
+            self._oldest = self._oldest or page[0].stamp
             skips |= {s.record.offset for s in page if isinstance(s.record, Skip)}
             activations += [s for s in page if isinstance(s.record, Activation)]
             offset = page[-1].offset + 1
@@ -413,6 +422,7 @@ class Worker:
             for stamped in fed:
                 if not isinstance(stamped.record, EventBatch):
                     await self._note(stamped)
+            self._oldest, self._later = self._oldest or fed[0].stamp, self._later or fed[0].stamp
             self.done, self._unsaved = fed[-1].offset + 1, self._unsaved + len(fed)
             self.beat()
             if at < len(page):
@@ -512,7 +522,8 @@ class Worker:
     def _save_when_due(self) -> None:
         elapsed = asyncio.get_running_loop().time() - self._saved_at
         due = self._unsaved >= self.often.records or (self._unsaved > 0 and elapsed >= self.often.seconds)
-        if self.checkpoints is not None and due and (self._saving is None or self._saving.done()):
+        is_whole = self.done == self.partition.offset
+        if self.checkpoints is not None and due and is_whole and (self._saving is None or self._saving.done()):
             self._saving = asyncio.create_task(self._save(), name=f"checkpoint-{self.number}")
 
     async def _save(self) -> None:
@@ -523,7 +534,7 @@ class Worker:
         offset, decided, engine_time = self.partition.offset, len(self.place), self.partition.now
         pieces |= self._bookkeeping(plain)
         faultpoint("checkpoint.dumped")
-        self._unsaved, self._saved_at = 0, asyncio.get_running_loop().time()
+        self._unsaved, self._saved_at, self._later = 0, asyncio.get_running_loop().time(), 0
         try:
             skipped = frozenset(plain["skipped"])
             first, _ = await oldest_record(self.events, self.number)
@@ -533,11 +544,12 @@ class Worker:
             await asyncio.to_thread(self.checkpoints.write, header, plain, pieces)
         except (OSError, Unavailable) as error:
             self.metrics.checkpoints.labels("failed").inc()
+            self._unsaved = max(1, self._unsaved)  # one is due again in time, though nothing may come meanwhile
             log.warning("checkpoint not written", partition=self.number, offset=offset, why=str(error))
             return
         self.metrics.checkpoints.labels("written").inc()
         self.metrics.saved.labels(str(self.number)).set(offset)
-        self.saved, self.saved_time = offset, engine_time
+        self.saved, self.saved_time, self._oldest = offset, engine_time, self._later
         log.info("checkpoint written", partition=self.number, offset=offset)
 
     def _bookkeeping(self, plain: dict[str, Any]) -> state.Pieces:
@@ -626,6 +638,7 @@ class Worker:
     async def _move_time(self) -> None:
         """Time moves when nothing else does: an empty record as soon as a boundary is due that may not be a no-op."""
         while not self.stopped:
+            self._save_when_due()  # where nothing comes any more, what came last is in one all the same
             due, now = self.partition.due(), self.clock.now()
             self._due = due
             if due is None or not self.partition.now < due <= now:

@@ -405,11 +405,24 @@ async def test_an_approved_escalation_is_executed(w: World) -> None:
     w.clock.move(200 * MINUTE)
     await w.service.tend()
     assert w.count("trimtab_escalations_age_seconds") == 200 * 60
+    assert w.count("trimtab_escalations_time_used_ratio") == pytest.approx(200 / 240)
     await w.service.people.approve(REVIEWER, await asked(w), "go")
     await w.service.step()
     assert await status(w, d.id) == ("verified", "")
     assert [o.status for o in w.outcomes()] == ["approved", "verified", "verified"]
-    assert w.count("trimtab_escalations_waiting") == 0
+    assert w.count("trimtab_escalations_waiting") == w.count("trimtab_escalations_time_used_ratio") == 0
+
+
+async def test_each_escalation_is_measured_by_its_own_time(w: World) -> None:
+    for path, within in ((AD, 24 * 60 * MINUTE), (OTHER, 60 * MINUTE)):
+        await w.decide(a_decision(path=path, action=an_action(path=path, approve={"always": True, "within": within})))
+    await w.service.step()
+    w.clock.move(48 * MINUTE)
+    await w.service.tend()
+    assert (w.count("trimtab_escalations_waiting"), w.count("trimtab_escalations_time_used_ratio")) == (2, pytest.approx(0.8))
+    w.clock.move(12 * MINUTE + 1)
+    await w.service.tend()
+    assert (w.count("trimtab_escalations_waiting"), w.count("trimtab_escalations_time_used_ratio")) == (1, pytest.approx(1 / 24))
 
 
 async def test_an_approval_is_valid_for_its_time_only(w: World) -> None:

@@ -7,9 +7,11 @@ import json
 import os
 import random
 import sqlite3
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +30,7 @@ from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
 from services.rules_engine.replay import replay
 from services.rules_engine.worker import Metrics, Often, Worker
+from tests.brokers import until
 from tests.core.test_determinism import history
 from tests.core.world import DAY, GUARDS, HOUR, MINUTE, START, World, batch, ctr_below, pause_rule
 from tests.shell.ending import ending, faultpoint
@@ -46,6 +49,19 @@ class Watched(MemoryLog[Record]):
     async def read(self, partition: int, offset: int, limit: int = 1000) -> list[Stamped[Record]]:
         self.reads.append((offset, limit))
         return list(await super().read(partition, offset, limit))
+
+
+class Stuck(Checkpoints):
+    """Stands still in the midst of writing, until it may go on."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.asked, self.may = threading.Event(), threading.Event()
+
+    def write(self, header: Header, plain: dict[str, Any], pieces: Any) -> Path:
+        self.asked.set()
+        self.may.wait(30)
+        return super().write(header, plain, pieces)
 
 
 @dataclass
@@ -225,6 +241,67 @@ async def test_checkpoints_are_written_while_the_engine_works(house: House) -> N
     assert len(kept) == 3
     assert kept[0].header is not None
     assert (kept[0].header.offset, kept[0].header.decisions) == (len(house.events.kept[0]), 2)
+
+
+async def test_the_age_of_a_checkpoint_is_that_of_the_oldest_record_that_a_start_would_have_to_fold(house: House) -> None:
+    def age() -> float | None:
+        return house.registry.get_sample_value("trimtab_checkpoint_age_seconds", {"partition": "0"})
+
+    await house.hold(weak("a").records)
+    worker = house.worker()
+    await worker.start()
+    [oldest] = [s.stamp for s in await house.events.read(0, 0, 1)]
+    assert age() == (house.clock.now() - oldest) / 1e6 > 0  # it never had one
+    await worker.stop()
+    assert (age(), worker.checkpoint_age) == (0, 0)
+    house.clock.advance(HOUR)
+    assert age() == 0  # nothing has come since
+    await house.hold(World().at(4).tick().at(5).tick().records)
+    assert house.clock.now() == START + 5 * HOUR
+    later = house.worker()
+    await later.start()
+    house.clock.advance(HOUR)
+    assert age() == 2 * 3600
+    (house.folder / "file").write_text("where the folder should be")
+    later.checkpoints = Checkpoints(house.folder / "file")
+    await later._save()
+    assert (house.counted("failed"), age()) == (1, 2 * 3600)
+    later.checkpoints = Checkpoints(house.folder)
+    await house.hold(World().at(8).tick().records)
+    await later.caught_up(len(house.events.kept[0]))
+    assert age() == 4 * 3600
+    await later.stop()
+    assert age() == 0
+
+
+async def test_what_came_while_a_checkpoint_was_written_is_not_in_it(house: House) -> None:
+    await house.hold(weak("a").records)
+    worker = house.worker()
+    await worker.start()
+    stuck = Stuck(house.folder)
+    worker.checkpoints = stuck
+    saving = asyncio.create_task(worker._save())
+    await asyncio.to_thread(stuck.asked.wait, 30)
+    await house.hold(World().at(4).tick().records)
+    await worker.caught_up(len(house.events.kept[0]))
+    house.clock.advance(HOUR)
+    stuck.may.set()
+    await saving
+    assert worker.checkpoint_age == 3600
+    await worker.stop()
+
+
+async def test_what_came_last_is_in_a_checkpoint_though_nothing_comes_after_it(house: House) -> None:
+    house.often = Often(10**9, 0.2)
+    worker = house.worker()
+    await worker.start()
+    try:
+        await house.hold(weak("a").records)
+        await worker.caught_up(len(house.events.kept[0]))
+        await until(lambda: worker.saved == worker.done)
+        assert worker.checkpoint_age == 0
+    finally:
+        await worker.stop()
 
 
 class Deaf(MemoryLog[Decision]):

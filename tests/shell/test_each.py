@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from deploy.kafka.broker import Brokers
 from services.adapters.codec.each import Each, each, place_of, sequence_of
 from services.adapters.log.cluster import Cluster
 from services.adapters.log.codec import EACH, EVENTS, Kept
-from services.adapters.log.each import EachWriter
+from services.adapters.log.each import EachMetrics, EachWriter
 from services.adapters.log.kafka import EACH_HEADERS, KafkaLog
 from services.adapters.log.topics import administering
 from services.adapters.settings import from_environment
@@ -30,7 +31,7 @@ from services.kernel.errors import Unavailable
 from services.kernel.event import Event, Snapshot
 from services.kernel.record import EventBatch, Ready, Record, Tick
 from services.production.ingest import Ingest
-from tests.brokers import on_kafka
+from tests.brokers import on_kafka, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -102,6 +103,20 @@ async def test_events_are_told_one_by_one_as_cloud_events_in_the_order_of_the_lo
     same = [k for k in told if dict(k.headers)["ce_id"] == dict(told[1].headers)["ce_id"]]
     assert [k.key for k in same] == ["acme", "other"]  # told apart by ce_source
     assert len({(dict(k.headers)["ce_source"], dict(k.headers)["ce_id"]) for k in told}) == len(told)
+
+
+async def test_of_a_partition_that_is_let_go_nothing_is_shown_any_more(house: House) -> None:
+    registry = CollectorRegistry()
+
+    def shown() -> float | None:
+        return registry.get_sample_value("trimtab_each_offset", {"partition": "0"})
+
+    await house.events.append([("acme", clicks(0, 3))], 0)
+    writing = asyncio.create_task(EachWriter(house.events, house.each, EachMetrics(registry)).run(0))
+    await until(lambda: shown() == 1)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert shown() is None
 
 
 async def test_whoever_goes_on_begins_after_the_last_one_also_within_a_record(house: House) -> None:

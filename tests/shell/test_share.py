@@ -75,9 +75,9 @@ def logs() -> tuple[Awkward, MemoryLog[Decision], ManualClock]:
     return Awkward(EVENTS, clock, 2), MemoryLog(DECISIONS, clock, 2), clock
 
 
-def share_of(logs: tuple[Awkward, MemoryLog[Decision], ManualClock], group: Told, folder: Path) -> Share:
+def share_of(logs: tuple[Awkward, MemoryLog[Decision], ManualClock], group: Told, folder: Path, registry: CollectorRegistry | None = None) -> Share:
     events, decisions, clock = logs
-    registry = CollectorRegistry()
+    registry = registry or CollectorRegistry()
     metrics = Metrics(registry)
 
     def make(number: int, beat: Beat) -> Worker:
@@ -86,11 +86,16 @@ def share_of(logs: tuple[Awkward, MemoryLog[Decision], ManualClock], group: Told
     return Share(group, make, registry, commit=0.05, again=0.05)
 
 
+def gauges(registry: CollectorRegistry) -> set[str]:
+    """The partitions that gauges tell of."""
+    return {s.labels["partition"] for m in registry.collect() if m.type == "gauge" for s in m.samples if "partition" in s.labels}
+
+
 async def test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowledged_decisions(
     logs: tuple[Awkward, MemoryLog[Decision], ManualClock], tmp_path: Path
 ) -> None:
-    events, group = logs[0], Told()
-    share = share_of(logs, group, tmp_path)
+    events, group, registry = logs[0], Told(), CollectorRegistry()
+    share = share_of(logs, group, tmp_path, registry)
     await share.start()
     for number, many in ((0, 3), (1, 5)):
         await events.append([("", Tick())] * many, number)
@@ -100,9 +105,11 @@ async def test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowle
     await until(lambda: group.committed == {0: 3, 1: 5})
     assert share.unready == ""
     first = share.workers[0]
+    assert gauges(registry) == {"0", "1"}
     group.given(frozenset({0}))
     await until(lambda: set(share.workers) == {0})
     assert share.workers[0] is first  # one that stays is not disturbed
+    assert gauges(registry) == {"0"}  # of the other one its new owner tells
     group.given(frozenset({0, 1}))
     group.given(frozenset({1}))
     group.given(frozenset({0, 1}))  # given back while it is ending

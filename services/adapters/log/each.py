@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -31,6 +32,11 @@ class EachMetrics:
         self.failures = Counter("trimtab_each_failures_total", "Attempts to write events one a record that failed", registry=registry)
         self.next = Gauge("trimtab_each_offset", "The first record of the events topic that is not told one by one", ["partition"], registry=registry)
 
+    def forget(self, partition: int) -> None:
+        """It is another process's now, which tells of it."""
+        with suppress(KeyError):
+            self.next.remove(str(partition))
+
 
 class EachWriter:
     """Follows the events topic and writes the other; whatever fails there holds up nothing else."""
@@ -40,6 +46,12 @@ class EachWriter:
 
     async def run(self, partition: int, beat: Callable[[], None] = lambda: None) -> None:
         """Until it is cancelled. Beats whenever it has come round."""
+        try:
+            await self._patiently(partition, beat)
+        finally:
+            self.metrics.forget(partition)
+
+    async def _patiently(self, partition: int, beat: Callable[[], None]) -> None:
         patience = Patience(0.2, LONGEST)
         while True:
             patience.begin()
