@@ -308,9 +308,10 @@ def explained(c: Client, name: str, rule: str, at: str) -> dict[str, Any]:
 
 @app.command()
 def replay(decision: str) -> None:
-    """Recomputes a decision from the log's beginning and compares it bit for bit."""
+    """Recomputes a decision from the log's beginning, or from a checkpoint where that is gone, and compares it bit for bit."""
     r = client().get(f"/v1/decisions/{decision}/replay")
-    say(f"{r['id']}: {'identical' if r['identical'] else 'DIFFERENT'}, sha-256 {r['hash']}, after {r['records']} records")
+    begun = f"the checkpoint at record {r['begun']}" if r["begun"] else "record 0"
+    say(f"{r['id']}: {'identical' if r['identical'] else 'DIFFERENT'}, sha-256 {r['hash']}, from {begun}, after {r['records']} records")
     raise typer.Exit(int(not r["identical"]))
 
 

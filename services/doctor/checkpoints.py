@@ -79,6 +79,24 @@ def judged(found: Found, first: int, end: int, before: Stamped[Record] | None, p
     return [*found.passed, Line(level, "checkpoints", text, mend)]
 
 
+def reach_of(places: Iterable[Checkpoints], partition: int, first: int) -> str:
+    """What can be recomputed of a log that can be read from record `first` on only: what was decided since its oldest valid checkpoint was taken.
+
+    Reads a file whole, or more where some do not hold. Raises OSError, Unavailable.
+    """
+    every = [(place, kept) for place in places for kept in place.every(partition) if kept.header is not None]
+    for place, kept in sorted(every, key=lambda found: found[1].offset):
+        if kept.offset < first or kept.header is None or kept.header.state != STATE:
+            continue
+        try:
+            place.verify(kept)
+        except (Unusable, FileNotFoundError):
+            continue
+        since = f"what was decided after {instant(kept.header.engine_time)}" if kept.header.engine_time else "all that was decided"
+        return f"{since} can be replayed and explained, from record {kept.offset} on, by {kept.path.name}; nothing before"
+    return f"no valid checkpoint is of record {first} or a later one: nothing can be replayed or explained"
+
+
 def is_marked(header: Header, before: Stamped[Record] | None) -> bool:
     """Whether this is the record that the checkpoint was taken after; it may have been one that is skipped."""
     return before is None or header.last in (mark(before), mark(before, frozenset({before.offset})))

@@ -21,7 +21,7 @@ from services.adapters.log.codec import EVENTS
 from services.adapters.log.lock import holder
 from services.adapters.settings import Settings
 from services.backup import DATABASES, SECRETS, UNFINISHED, faults_of, reading
-from services.doctor.checkpoints import Found, judged, newest
+from services.doctor.checkpoints import Found, judged, newest, reach_of
 from services.doctor.line import FAIL, OK, SECOND, TAMPERED, WARN, Line
 from services.kernel.errors import Unavailable
 from services.kernel.record import Clock, Record, Stamped
@@ -177,9 +177,10 @@ def log(settings: Settings) -> Iterator[Line]:
     elif many != last - first + 1:
         yield Line(FAIL, "log", f"{last - first + 1 - many} records between {first} and {last} are missing", "restore the folder from a backup")
     elif reach > 0:
-        mend = "keep the checkpoint that covers what came before; `trimtab replay` and explanations of the past reach no further back"
+        mend = "bring the missing files of the archive back, or name its folder with TRIMTAB_ARCHIVE, and everything can be; until then keep the checkpoints"
         archived = f", and in the archive from {reach} on" if reach < first else ""
-        yield Line(WARN, "log", f"records {first} to {last}{archived}: its beginning is gone, it reaches back to {instant(oldest)}", mend)
+        how_far = reach_of([checkpoints_of(settings)], 0, reach)
+        yield Line(WARN, "log", f"records {first} to {last}{archived}, back to {instant(oldest)}: its beginning is gone, and {how_far}", mend)
     elif first > 0:
         yield Line(OK, "log", f"records {first} to {last}, and in the archive 0 to {first - 1}, back to {instant(oldest)}: all of it can be replayed")
     else:

@@ -18,7 +18,7 @@ from services.adapters.db.migrate import migrated
 from services.adapters.log.kafka import KafkaLog
 from services.adapters.log.shelf import Shelf, lost_of, shelf_of
 from services.adapters.settings import Settings
-from services.doctor.checkpoints import judged, newest
+from services.doctor.checkpoints import judged, newest, reach_of
 from services.doctor.line import FAIL, OK, SECOND, TAMPERED, WARN, Line
 from services.kernel.errors import Misconfigured, Unavailable
 from services.kernel.record import Record
@@ -28,6 +28,7 @@ from services.tail import on_kafka
 
 APART = 5 * SECOND  # a clock further off than this is told
 OVERDUE = 3600  # seconds that a segment may be late
+LOST = "keep the checkpoints; what is archived in time (TRIMTAB_ARCHIVE) is not lost"
 
 
 def examined(settings: Settings) -> Iterator[Line]:
@@ -48,7 +49,7 @@ async def kafka(settings: Settings) -> list[Line]:
                 lines += [await shelved(settings, there, shelf, n, *ends[n]) for n in ends if shelf is not None]
                 reach = {n: await asyncio.to_thread(shelf.reach, n, begin) if shelf is not None else begin for n, (begin, _) in ends.items()}
                 if lost := [str(n) for n, first in reach.items() if first]:
-                    mend = "keep the checkpoints: a start of these goes by them alone; let the topic keep records for longer, or archive them (TRIMTAB_ARCHIVE)"
+                    mend = "keep the checkpoints: a start of these goes by them alone; let the topic keep records longer, or archive them (TRIMTAB_ARCHIVE)"
                     lines.append(Line(WARN, "kafka", f"{there.topic.name} has lost the beginning of partition {', '.join(lost)}", mend))
                 if name == "events":
                     lines += await checkpoints(settings, there, reach)
@@ -78,22 +79,29 @@ async def shelved(settings: Settings, there: KafkaLog[Any], shelf: Shelf, partit
         why = f"but Kafka holds {begin} to {end - 1}"
         return Line(FAIL, "archive", f"{text}, {why}", "docs/operations.md, the runbook: records are lost to the archive, or it is another log's")
     if many := lost_of(every):
-        return Line(WARN, "archive", f"{text}; {many} of them were deleted before", "replays reach back to the last gap; keep the checkpoint after it")
+        return Line(WARN, "archive", f"{text}; {many} of them were deleted before", "replays begin with a checkpoint after the last gap: keep those")
     if lag > settings.log_segment_hours * 3600 + OVERDUE:
         return Line(WARN, "archive", text, "a running `trimtab serve rules` does it within minutes, or its log says why not")
     return Line(OK, "archive", text)
 
 
 async def checkpoints(settings: Settings, there: KafkaLog[Record], reach: Mapping[int, int]) -> list[Line]:
-    """Of every partition, given the first record that can be had of it: what a start would go on from. Partitions that are alike share a line."""
+    """Of every partition, given the first record that can be had of it: what a start would go on from, and how far back a past without its beginning reaches.
+
+    Partitions that are alike share a line.
+    """
     places = [checkpoints_of(settings), *([daily_of(settings)] if settings.archive else ())]
     where = settings.checkpoints or str(settings.checkpoints_folder)
     if settings.archive:
         where += f" or {settings.daily_checkpoints}"
     said: dict[Line, list[int]] = {}
+    lost: list[Line] = []
     for n, first in reach.items():
         try:
             found = await asyncio.to_thread(newest, places, n, first)
+            if first:
+                how_far = await asyncio.to_thread(reach_of, places, n, first)
+                lost.append(Line(WARN, "log", f"{there.topic.name}-{n} begins at record {first}, and {how_far}", LOST))
         except (OSError, Unavailable) as error:
             fault = Line(FAIL, "checkpoints", str(error), "see to TRIMTAB_CHECKPOINTS and TRIMTAB_ARCHIVE: a start waits for them, or is refused")
             said[fault] = list(reach)[n:]  # each would wait as long
@@ -104,7 +112,7 @@ async def checkpoints(settings: Settings, there: KafkaLog[Record], reach: Mappin
         before = page[0] if page and page[0].offset == offset - 1 else None
         for line in judged(found, first, end, before, where):
             said.setdefault(line, []).append(n)
-    return [replace(line, text=f"{there.topic.name}-{runs(alike)}: {line.text}") for line, alike in said.items()]
+    return [*lost, *(replace(line, text=f"{there.topic.name}-{runs(alike)}: {line.text}") for line, alike in said.items())]
 
 
 def runs(numbers: Sequence[int]) -> str:

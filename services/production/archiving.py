@@ -133,9 +133,9 @@ class Backed(Checkpoints):
         self.own, self.archived = own, archived
         self.write = own.write  # type: ignore[method-assign]
 
-    def valid(self, partition: int) -> Iterator[Checkpoint | Kept]:
-        yield from self.own.valid(partition)
+    def valid(self, partition: int, before: int | None = None) -> Iterator[Checkpoint | Kept]:
+        yield from self.own.valid(partition, before)
         try:
-            yield from self.archived.valid(partition)
+            yield from self.archived.valid(partition, before)
         except Unavailable as error:
             log.warning("no archived checkpoint can be asked for", partition=partition, why=str(error))

@@ -18,7 +18,7 @@ from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.truth import Judge
 from services.rules_engine.core.view import View
 from services.rules_engine.core.workspace import Workspace
-from services.rules_engine.replay import replay, state_at
+from services.rules_engine.replay import Beyond, Replayer
 from services.rules_engine.store import RuleStore
 from services.rules_engine.told import Teller, Told
 from services.rules_engine.worker import Worker
@@ -36,6 +36,11 @@ class Answers:
     events: Log[Record]
     store: RuleStore
 
+    @property
+    def _past(self) -> Replayer:
+        w = self.worker
+        return Replayer(self.events, w.guards, w.number, w.checkpoints, w.partition.skipped)
+
     async def decision(self, workspace: str, decision_id: str) -> Decision:
         """By its id, or by at least six digits of it that are only its own."""
         fitting = [decision_id] if decision_id in self.worker.place else [d for d in self.worker.place if len(decision_id) >= 6 and d.startswith(decision_id)]
@@ -47,15 +52,16 @@ class Answers:
         return found
 
     async def replay(self, workspace: str, decision_id: str) -> dict[str, Any]:
-        """Recomputed from the log's beginning and compared byte for byte."""
+        """Recomputed from the log's beginning, or where that is gone from a checkpoint before it, and compared byte for byte."""
         recorded = await self.decision(workspace, decision_id)
-        replayed = await replay(self.events, self.worker.guards, recorded, self.worker.number)
+        replayed = await self._past.replay(recorded)
         ours, theirs = (None if d is None else codec.encode(d) for d in (replayed.derived, recorded))
         assert theirs is not None
         return {
             "id": recorded.id,
             "identical": ours == theirs,
             "records": replayed.records,
+            "begun": replayed.begun,
             "hash": sha256(theirs).hexdigest(),
             "replayed_hash": None if ours is None else sha256(ours).hexdigest(),
         }
@@ -63,14 +69,14 @@ class Answers:
     async def explain_decision(self, workspace: str, decision_id: str) -> dict[str, Any]:
         """Told from the state as it stood at the decision's boundary."""
         decision = await self.decision(workspace, decision_id)
-        state = await state_at(self.events, self.worker.guards, decision.now, self.worker.number)
+        state = await self._past.state_at(decision.now)
         teller = await self._teller(state.workspaces[workspace], decision.rule_id, decision.mode, decision.path, decision)
         told = teller.decision(self.worker.endings.get(decision.id)) if decision.kind == "fired" else teller.non_decision()
         return shown(decision.rule_id, told) | {"decision": decision.id, "links": links(decision)}
 
     async def explain_name(self, workspace: str, name: str, rule: str, at: int | None) -> dict[str, Any]:
         """What every rule of the object's level has to say of it, now or as of an instant."""
-        state = self.worker.partition if at is None else await state_at(self.events, self.worker.guards, at, self.worker.number)
+        state = self.worker.partition if at is None else await self._past.state_at(at)
         known = state.workspaces.get(workspace)
         path = resolve(known, name) if known else None
         if known is None or path is None:
@@ -82,10 +88,15 @@ class Answers:
         told = []
         for rule_id, mode in fitting:
             recent = await self._last_fired(workspace, rule_id, path, at)
+            beyond = ""
             if recent is not None:
-                told.append(await self.explain_decision(workspace, recent))
-            else:
-                told.append(shown(rule_id, (await self._teller(known, rule_id, mode, path)).non_decision()))
+                try:
+                    told.append(await self.explain_decision(workspace, recent))
+                    continue
+                except Beyond as error:
+                    beyond = f"It fired last with decision {recent[:8]}, which cannot be told from its own time any more: {error}."
+            present = shown(rule_id, (await self._teller(known, rule_id, mode, path)).non_decision())
+            told.append(present | {"paragraphs": [*present["paragraphs"], beyond]} if beyond else present)
         return {"path": path, "told": told, "title": told[0]["title"], "paragraphs": told[0]["paragraphs"], "links": told[0]["links"]}
 
     async def _last_fired(self, workspace: str, rule: str, path: str, at: int | None) -> str | None:
@@ -108,9 +119,12 @@ class Answers:
         return Teller(workspace, inspect(workspace, running, subject_of(workspace, path)), number, decision)
 
     async def series(self, workspace: str, decision_id: str) -> dict[str, Any]:
-        """The metric since the last change, cumulated, as it stood at the decision."""
+        """The metric since the last change, cumulated, as it stood at the decision. Raises Beyond where no amounts were kept one by one."""
         decision = await self.decision(workspace, decision_id)
-        state = await state_at(self.events, self.worker.guards, decision.now, self.worker.number)
+        state = await self._past.state_at(decision.now)
+        if not state.demand.evidence:
+            lacking = "the log's beginning is gone, and the checkpoint that was begun from keeps sums, not the amounts one by one that a chart is made of"
+            raise Beyond(lacking)
         known = state.workspaces[workspace]
         running = known.rules.get((decision.rule_id, decision.mode))
         if running is None:

@@ -22,7 +22,7 @@ from services.adapters.blobs import PART, bucket_of, translated
 from services.adapters.settings import Settings
 from services.kernel.errors import Unavailable
 from services.rules_engine import checkpoint
-from services.rules_engine.checkpoint import LONG_DEAD, NAME, Checkpoint, Checkpoints, Header, Kept, Unusable
+from services.rules_engine.checkpoint import LONG_DEAD, NAME, Checkpoint, Checkpoints, Header, Kept, Unusable, is_late
 from services.rules_engine.core.state import Pieces
 
 log = structlog.get_logger("checkpoints")
@@ -91,11 +91,13 @@ class Bucket(Checkpoints):
             found.append(Kept(Path(name), int(by_name[1]), int(by_name[2]), size, header, why))
         return sorted(found, key=lambda k: (k.partition, -k.offset))
 
-    def valid(self, partition: int) -> Iterator[Checkpoint | Kept]:
+    def valid(self, partition: int, before: int | None = None) -> Iterator[Checkpoint | Kept]:
         for name, size in sorted(self._names(partition), reverse=True):  # offsets in names have one length
             by_name = NAME.fullmatch(name)
             assert by_name is not None
             try:
+                if before is not None and is_late(self._header(name, size), before):
+                    continue
                 with self._fetched(name, size) as path:
                     found = checkpoint.read(path)
             except (OSError, Unusable, Unavailable) as error:

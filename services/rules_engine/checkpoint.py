@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from services import VERSION
 from services.adapters.disk import flush
 from services.adapters.faultpoint import faultpoint
+from services.kernel.errors import Misconfigured, Unreadable
+from services.kernel.ports import Log
 from services.kernel.record import EventBatch, Record, Stamped
 from services.rules_engine.core.state import STATE, Pieces
 
@@ -162,9 +164,14 @@ class Checkpoints:
                 found.append(Kept(path, int(name[1]), int(name[2]), size, None, str(error)))
         return sorted(found, key=lambda k: (k.partition, -k.offset))
 
-    def valid(self, partition: int) -> Iterator[Checkpoint | Kept]:
-        """Each checkpoint of this form, newest first; in place of one that cannot be used the file with why."""
+    def valid(self, partition: int, before: int | None = None) -> Iterator[Checkpoint | Kept]:
+        """Each checkpoint of this form, newest first; in place of one that cannot be used the file with why.
+
+        With `before`, an engine time in microseconds, those alone that had not reached it.
+        """
         for kept in self.every(partition):
+            if is_late(kept.header, before):
+                continue
             try:
                 yield read(kept.path)
             except (OSError, Unusable) as error:
@@ -210,6 +217,40 @@ class Checkpoints:
             with contextlib.suppress(FileNotFoundError):
                 if begun.match(f"{partition}-*{self.begun}") or begun.stat().st_mtime < newest_file - LONG_DEAD:
                     begun.unlink()
+
+
+def is_late(header: Header | None, before: int | None) -> bool:
+    """Whether the checkpoint is known to have reached that engine time."""
+    return before is not None and header is not None and header.engine_time >= before
+
+
+async def unfit(log: Log[Record], found: Checkpoint, first: Stamped[Record] | None) -> str:
+    """Why this checkpoint cannot be gone on from on a log whose first record is this, "" where it can.
+
+    Raises Misconfigured where it shows that the log is not the one it was.
+    """
+    header, skipped = found.header, frozenset(found.plain["skipped"])
+    oldest = first.offset if first else 0
+    if header.offset < oldest:
+        return f"the log begins at record {oldest}, after it"
+    if header.offset > oldest:
+        try:
+            last = await log.read(header.partition, header.offset - 1, 1)
+        except Unreadable as deleted:
+            if deleted.beyond > header.offset:
+                return f"records {header.offset} to {deleted.beyond - 1} came after it and were deleted"
+            return ""  # nothing is left to know the log by, and nothing that it lacks
+        if not last or last[0].offset != header.offset - 1:
+            raise Misconfigured(
+                f"the log ends before record {header.offset - 1}, which a checkpoint has folded: records are missing; restore the log from a backup, "
+                "or, where the loss is known and accepted, move the folder of checkpoints and decisions.db away"
+            )
+        if mark(last[0], skipped) != header.last or (header.first and oldest == 0 and mark(first, skipped) != header.first):
+            raise Misconfigured(
+                f"the log is not the one that the checkpoint at record {header.offset} was taken of: it was recreated or replaced; restore the log that "
+                "belongs to this folder, or begin in another one with TRIMTAB_DATA"
+            )
+    return ""
 
 
 def read(path: Path) -> Checkpoint:

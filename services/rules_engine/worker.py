@@ -25,7 +25,7 @@ from services.kernel.decision import Decision
 from services.kernel.errors import Bug, Conflict, Misconfigured, Unavailable, Unreadable
 from services.kernel.ports import Clock, Log
 from services.kernel.record import Activation, EventBatch, Outcome, Poisoned, Ready, Record, Skip, Stamped, Tick
-from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Kept, mark
+from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Kept, mark, unfit
 from services.rules_engine.core import state
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.guard import Guard
@@ -285,27 +285,9 @@ class Worker:
 
     async def _unfit(self, found: Checkpoint, first: Stamped[Record] | None) -> str:
         """Why this checkpoint cannot be gone on from, "" where it can. Raises Misconfigured where it shows that the log is not the one it was."""
-        header, skipped = found.header, frozenset(found.plain["skipped"])
-        oldest = first.offset if first else 0
-        if header.offset < oldest:
-            return f"the log begins at record {oldest}, after it"
-        if header.offset > oldest:
-            try:
-                last = await self.events.read(self.number, header.offset - 1, 1)
-            except Unreadable as deleted:
-                if deleted.beyond > header.offset:
-                    return f"records {header.offset} to {deleted.beyond - 1} came after it and were deleted"
-                return ""  # nothing is left to know the log by, and nothing that it lacks
-            if not last or last[0].offset != header.offset - 1:
-                raise Misconfigured(
-                    f"the log ends before record {header.offset - 1}, which a checkpoint has folded: records are missing; restore the log from a backup, "
-                    "or, where the loss is known and accepted, move the folder of checkpoints and decisions.db away"
-                )
-            if mark(last[0], skipped) != header.last or (header.first and oldest == 0 and mark(first, skipped) != header.first):
-                raise Misconfigured(
-                    f"the log is not the one that the checkpoint at record {header.offset} was taken of: it was recreated or replaced; restore the log that "
-                    "belongs to this folder, or begin in another one with TRIMTAB_DATA"
-                )
+        if why := await unfit(self.events, found, first):
+            return why
+        header = found.header
         if header.decisions and not await self.decisions.read(self.number, header.decisions - 1, 1):
             return f"the decisions log holds less than the {header.decisions} decisions that were made before it"
         return ""

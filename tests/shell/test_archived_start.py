@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 from structlog.testing import capture_logs
 
+from services.adapters.codec.decision import encode
 from services.adapters.log.archive import begins
 from services.adapters.log.codec import EVENTS
 from services.adapters.log.keeper import Keeper, Policy
@@ -16,11 +18,13 @@ from services.adapters.log.sqlite import SqliteLog
 from services.backup import reading
 from services.kernel.errors import Misconfigured, Unavailable
 from services.kernel.record import Record
+from services.rules_engine.answers import Answers
 from services.rules_engine.checkpoint import Checkpoints, read
 from services.rules_engine.core import state
-from services.rules_engine.replay import replay, state_at
+from services.rules_engine.replay import Beyond, Replayer
+from services.rules_engine.store import RuleStore
 from tests.core.test_determinism import history
-from tests.core.world import DAY, GUARDS, World
+from tests.core.world import DAY, GROUP, GUARDS, HOUR, START, World, batch, pause_rule
 from tests.shell.test_checkpoints import WIDER, House, weak
 
 
@@ -66,12 +70,23 @@ async def house(tmp_path: Path) -> AsyncIterator[Pruned]:
     await made.log.close()
 
 
+async def go_on(house: Pruned, hour: float, world: World) -> None:
+    """Its records, then half an hour, are on the log and folded, and a checkpoint is left."""
+    await house.hold(world.at(hour + 0.5).tick().records)
+    await house.log.close()
+    await house.move()
+    await house.run(house.log)
+
+
+def shows(hour: float, ad: str) -> World:
+    """A weak ad of its own, in an event of its own."""
+    event = {"id": ad, "path": f"{GROUP}/{ad}", "at": START + round(hour * HOUR), "attributes": {"status": "active"}}
+    return World().at(hour).put(batch(event | {"amounts": {"impressions": 1_000_000_000, "clicks": 5_000_000}}))
+
+
 async def longer(house: Pruned) -> None:
     for hour, ad in enumerate(("c", "d", "e"), 3):
-        await house.hold(World().at(hour).report(ad, 1000, 5, status="active").at(hour + 0.5).tick().records)
-        await house.log.close()
-        await house.move()
-        await house.run(house.log)
+        await go_on(house, hour, shows(hour, ad))
 
 
 async def test_a_start_needs_no_archive_as_long_as_a_checkpoint_holds(house: Pruned) -> None:
@@ -126,17 +141,120 @@ async def test_a_generated_log_decides_the_same_from_the_archive(tmp_path: Path,
     assert worker.partition.digest() == whole.partition.digest()
     assert await house.said() == said
     for decision in said[:: max(1, len(said) // 5)]:
-        assert (await replay(house.log, GUARDS, decision)).identical
+        assert (await Replayer(house.log, GUARDS).replay(decision)).identical
     await house.log.close()
 
 
 async def test_the_past_is_told_from_the_archive(house: Pruned) -> None:
     first, _ = await house.said()
-    asked = await state_at(house.log, GUARDS, first.now)
+    asked = await Replayer(house.log, GUARDS).state_at(first.now)
     await longer(house)
     assert house.prune() > 0
-    assert (await state_at(house.log, GUARDS, first.now)).digest() == asked.digest()
-    assert (await replay(house.log, GUARDS, first)).derived == first
+    assert (await Replayer(house.log, GUARDS).state_at(first.now)).digest() == asked.digest()
+    assert (await Replayer(house.log, GUARDS).replay(first)).derived == first
+
+
+def gone(house: Pruned) -> int:
+    """The archive is away, so that the log begins with its first live record, which is returned."""
+    for path in house.segments():
+        path.rename(path.with_suffix(".away"))
+    return house.log._next[0] - len(house.log._reader.execute("SELECT 1 FROM records").fetchall())
+
+
+async def test_where_the_logs_beginning_is_gone_the_past_is_recomputed_from_the_checkpoint_before_it(house: Pruned) -> None:
+    await longer(house)
+    oldest = min(Checkpoints(house.folder).every(0), key=lambda k: k.offset)
+    said, past = await house.said(), Replayer(house.log, GUARDS, checkpoints=Checkpoints(house.folder))
+    before = [await past.replay(d) for d in said]
+    states = [(await past.state_at(d.now)).digest() for d in said]
+    assert [r.begun for r in before] == [0] * 5
+    assert house.prune() > 0 and gone(house) == oldest.offset - 1
+    assert oldest.header is not None
+    reached = [d.now > oldest.header.engine_time for d in said]
+    assert reached == [False, False, False, True, True]
+    for decision, is_reached, whole, digest in zip(said, reached, before, states, strict=True):
+        if not is_reached:
+            with pytest.raises(Beyond, match=f"the log begins at record {oldest.offset - 1}: .*no valid checkpoint from there on was taken before"):
+                await past.replay(decision)
+            with pytest.raises(Beyond):
+                await past.state_at(decision.now)
+            continue
+        again = await past.replay(decision)
+        assert again.derived is not None and encode(again.derived) == encode(decision)
+        begins = {k.offset for k in Checkpoints(house.folder).every(0) if k.header is not None and k.header.engine_time < decision.now}
+        assert (again.begun, again.begun + again.records) == (max(begins), whole.records)
+        assert (await past.state_at(decision.now)).digest() == digest
+
+
+@pytest.mark.parametrize("how", ["damaged", "of another form", "of another log", "cannot be loaded"])
+async def test_a_checkpoint_that_does_not_hold_is_passed_over_by_a_replay(house: Pruned, how: str) -> None:
+    await longer(house)
+    last = (await house.said())[-1]
+    newest, older = (k.path for k in Checkpoints(house.folder).every(0) if k.header is not None and k.header.engine_time < last.now)
+    assert house.prune() > 0
+    gone(house)
+    past = Replayer(house.log, GUARDS, checkpoints=Checkpoints(house.folder))
+    found = read(newest)
+    assert (await past.replay(last)).begun == found.header.offset
+    pieces = {n: [a] for n, a in found.arrays.items()}
+    if how == "damaged":
+        newest.write_bytes(newest.read_bytes()[:-1] + b"?")
+    else:
+        other = {"of another form": {"state": state.STATE + 1}, "of another log": {"last": "another"}}.get(how, {})
+        Checkpoints(house.folder).write(replace(found.header, **other), found.plain if other else {"skipped": []}, pieces)  # type: ignore[arg-type]
+    again = await past.replay(last)
+    assert again.identical and again.begun == read(older).header.offset
+    older.unlink()
+    with pytest.raises(Beyond):
+        await past.replay(last)
+
+
+async def test_a_replay_does_not_go_on_from_a_checkpoint_that_keeps_less_than_a_rule_reads(house: Pruned) -> None:
+    """The rule was activated while all of the log was there; the checkpoints after that keep what it reads."""
+    await longer(house)
+    await go_on(house, 7, World().at(7).activate(WIDER))
+    fired = [d for d in await house.said() if d.rule_id == "wider"]
+    await go_on(house, 9, shows(9, "f"))
+    assert house.prune() > 0
+    gone(house)
+    past = Replayer(house.log, GUARDS, checkpoints=Checkpoints(house.folder))
+    with pytest.raises(Beyond, match=r"rule wider, activated at record \d+, reads more than the checkpoint at record \d+ keeps"):
+        await past.replay(fired[0])
+    later = [d for d in await house.said() if d.path[-1] == "f"]
+    assert {d.rule_id for d in later} == {"wider", pause_rule().rule}
+    assert all([(await past.replay(d)).identical for d in later])
+
+
+async def test_a_chart_is_refused_rather_than_drawn_empty_where_the_checkpoint_kept_no_amounts_one_by_one(tmp_path: Path) -> None:
+    house = Pruned(tmp_path / "checkpoints")
+    await house.hold(World().activate(WIDER).records)  # reads a window, so that sums are kept and nothing else
+    await house.move()
+    await house.run(house.log)
+    await go_on(house, 1, shows(1, "a"))
+    await go_on(house, 3, shows(3, "b"))
+    worker = await house.run(house.log)
+    fired = [d for d in await house.said() if d.path[-1] == "b"][-1]
+    answers = Answers(worker, house.log, cast(RuleStore, None))
+    whole = await answers.series("acme", fired.id)
+    assert whole["points"]
+    assert house.prune() > 0
+    gone(house)
+    assert (await answers.replay("acme", fired.id))["begun"] > 0
+    with pytest.raises(Beyond, match="keeps sums, not the amounts one by one"):
+        await answers.series("acme", fired.id)
+
+
+async def test_a_hole_in_the_archive_is_gone_round_by_a_checkpoint_after_it(house: Pruned) -> None:
+    await longer(house)
+    assert house.prune() > 2
+    damaged = house.segments()[1]
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    first, *_, last = await house.said()
+    past = Replayer(house.log, GUARDS, checkpoints=Checkpoints(house.folder))
+    again = await past.replay(last)
+    assert again.identical and again.begun > 0
+    with pytest.raises(Beyond, match=damaged.name):
+        await past.replay(first)
 
 
 async def test_a_rule_that_reads_more_than_was_kept_reads_it_from_the_archive(house: Pruned) -> None:

@@ -98,7 +98,7 @@ def bucket(settings: Settings) -> Checkpoints:
 
 
 def header(offset: int, partition: int = 0, at: int = START) -> Header:
-    return Header(partition, offset, 3, 11, "x", "y", at)
+    return Header(partition, offset, 3, 11 * offset, "x", "y", at)
 
 
 def write(there: Checkpoints, offset: int, partition: int = 0, **pieces: Any) -> None:
@@ -132,6 +132,7 @@ def test_the_newest_comes_first_and_an_older_one_replaces_nothing(bucket: Checkp
     assert names(bucket) == [(0, 100), (0, 30), (0, 5), (1, 9)]
     assert [f.header.offset for f in bucket.valid(0) if isinstance(f, Checkpoint)] == [100, 30, 5]
     assert bucket.floor(0) == 4
+    assert [f.header.offset for f in bucket.valid(0, 11 * 100) if isinstance(f, Checkpoint)] == [30, 5]  # those that had not reached that engine time
 
 
 def test_the_newest_three_stay_and_one_of_each_of_seven_days(bucket: Checkpoints) -> None:

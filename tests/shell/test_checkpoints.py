@@ -28,7 +28,7 @@ from services.kernel.record import Activation, Ready, Record, Skip, Stamped
 from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Kept, Unusable, read, verify
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
-from services.rules_engine.replay import replay
+from services.rules_engine.replay import Replayer
 from services.rules_engine.worker import Metrics, Often, Worker
 from tests.brokers import until
 from tests.core.test_determinism import history
@@ -536,7 +536,7 @@ async def test_on_a_log_without_its_beginning_a_rule_that_reads_what_was_not_kep
     worker = await settled.run(log)
     assert f"record {offset} cannot be folded: it reads what was not kept" in worker.stopped
     with pytest.raises(Unavailable):
-        await replay(log, GUARDS, (await settled.said())[0])
+        await Replayer(log, GUARDS).replay((await settled.said())[0])
     await log.close()
 
 
@@ -592,7 +592,9 @@ async def test_a_poisoned_record_stops_the_partition_until_it_is_skipped_and_sta
     from_nothing = await house.run()
     assert with_checkpoint.partition.digest() == from_nothing.partition.digest()
     assert await house.said() == said
-    assert (await replay(house.events, GUARDS, said[0])).identical
+    past = Replayer(house.events, GUARDS, skipped=from_nothing.partition.skipped)  # said after what it is about was decided
+    assert (await past.replay(said[0])).identical
+    assert (await past.state_at(said[0].now)).offset > offset
 
 
 async def test_a_start_that_fails_after_a_skip_says_so_and_does_not_look_like_one_under_way(house: House) -> None:

@@ -348,7 +348,7 @@ def test_a_decision_is_explained_and_replayed_by_its_first_digits(w: World) -> N
     assert whole == w.up.ok("explain", decision[:10]).out and whole.startswith('Paused "Summer_v1"')
     line = w.up.ok("replay", decision).out
     assert line == w.up.ok("replay", decision[:6]).out
-    assert line.startswith(f"{decision}: identical, sha-256 ")
+    assert line.startswith(f"{decision}: identical, sha-256 ") and ", from record 0, after " in line
 
 
 def test_the_past_is_explained_as_it_was(w: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -10,10 +11,12 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from services.adapters.clock import instant
 from services.adapters.log.codec import EVENTS
 from services.adapters.log.keeper import Keeper, Policy
 from services.doctor import FAIL, OK, WARN, Line, examine
@@ -167,7 +170,8 @@ def test_how_far_back_decisions_can_be_replayed_is_said(data: Path) -> None:
     assert [x.text for x in examined(data) if x.name == "archive"][0].startswith(f"{len(files)} segments")
     files[0].unlink()
     assert [(level, name) for level, name, _ in faults(data)] == [(WARN, "log"), (WARN, "archive")]
-    assert "and in the archive from 1 on: its beginning is gone" in faults(data)[0][2]
+    assert "and in the archive from 1 on, back to " in faults(data)[0][2]
+    assert ": its beginning is gone, and what was decided after " in faults(data)[0][2]
     for kept in Checkpoints(data / "checkpoints").every(0):
         kept.path.unlink()
     assert (FAIL, "checkpoints") in [(level, name) for level, name, _ in faults(data)]
@@ -222,6 +226,42 @@ def test_a_log_without_its_beginning_is_a_warning_with_a_checkpoint_and_a_failur
     for kept in Checkpoints(data / "checkpoints").every(0):
         kept.path.unlink()
     assert [(level, name) for level, name, _ in faults(data)] == [(WARN, "log"), (FAIL, "checkpoints")]
+    assert faults(data)[0][2].endswith(f"no valid checkpoint is of record {offset - 1} or a later one: nothing can be replayed or explained")
+
+
+def of(microseconds: int) -> datetime:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC)
+
+
+def test_what_the_doctor_says_can_be_replayed_is_replayed_and_what_was_before_is_refused_in_one_line(tmp_path: Path) -> None:
+    """Decided, stopped (which leaves a checkpoint), decided again; then the files of what was pruned are gone."""
+    fired = []
+    for number, ad in enumerate(("a1", "a2"), 1):
+        with up_with_a_platform(tmp_path) as (trimtab, _):
+            if number == 1:
+                trimtab.apply(tmp_path)
+            trimtab.report({"ad": ad, "impressions": 50_000, "clicks": 100})
+            fired += [d for d in trimtab.decisions(number, kind="fired") if d["path"].endswith(ad)]
+            assert trimtab.stop()[0] == 0
+    data = tmp_path / "data"
+    for path in archived(data):
+        path.unlink()
+    [(level, name, text)] = [f for f in faults(data) if f[1] == "log"]
+    oldest = Checkpoints(data / "checkpoints").every(0)[-1]
+    assert oldest.header is not None
+    assert datetime.fromisoformat(fired[0]["at"]) <= of(oldest.header.engine_time) < datetime.fromisoformat(fired[1]["at"])
+    said = f"what was decided after {instant(oldest.header.engine_time)} can be replayed and explained, from record {oldest.offset} on, by {oldest.path.name}"
+    assert level == WARN and said in text
+    before, after = (d["id"] for d in fired)
+    with up_with_a_platform(tmp_path) as (trimtab, _):
+        [line] = trimtab.ok("replay", after).lines
+        assert re.search(rf"^{after}: identical, .*, from the checkpoint at record {oldest.offset}, after \d+ records$", line)
+        refused = trimtab.run("replay", before).refused()
+        assert refused.startswith(f"the log begins at record {oldest.offset - 1}: what stood before it is gone; and no valid checkpoint")
+        assert len(refused.splitlines()) == 1
+        assert trimtab.ok("explain", after).out.startswith("Paused ")
+        assert trimtab.run("explain", before).refused() == refused
+        assert f"It fired last with decision {before[:8]}, which cannot be told from its own time any more" in trimtab.ok("explain", "a1").out
 
 
 def test_settings_that_are_wrong_and_a_folder_that_is_none_of_ours_end_the_examination(tmp_path: Path) -> None:

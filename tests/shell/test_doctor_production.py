@@ -130,6 +130,25 @@ async def test_a_checkpoint_at_the_end_of_a_topic_that_has_lost_every_record_is_
     assert level == OK and text.endswith("0 records behind the log, which holds none any more")
 
 
+async def test_how_far_back_a_topic_without_its_beginning_can_be_replayed_is_said(cloud: Cloud) -> None:
+    await cloud.put(0, 9)
+    await cloud.put(1, 9)
+    for offset in (3, 6, 8):
+        name = await cloud.keep(0, offset, engine_time=START + offset)
+        if offset == 6:
+            oldest = name
+    await cloud.delete(0, 5)
+    await cloud.delete(1, 4)
+    every = await asyncio.to_thread(lambda: list(examine(cloud.environment)))
+    assert [(x.level, x.text.removeprefix(f"{cloud.log.topic.name}-")) for x in every if x.name == "log"] == [
+        (
+            WARN, f"0 begins at record 5, and what was decided after {instant(START + 6)} can be replayed and explained, from record 6 on, by {oldest}; "
+            "nothing before"
+        ),
+        (WARN, "1 begins at record 4, and no valid checkpoint is of record 4 or a later one: nothing can be replayed or explained"),
+    ]  # fmt: skip
+
+
 async def test_what_a_start_passes_over_is_a_warning_and_the_next_is_told(cloud: Cloud) -> None:
     await cloud.put(0, 9)
     good = await cloud.keep(0, 5)

@@ -43,7 +43,7 @@ from services.rules_engine.bucket import Bucket, checkpoints_of, daily_of
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
-from services.rules_engine.replay import replay
+from services.rules_engine.replay import Beyond, Replayer
 from services.rules_engine.worker import Metrics, Worker
 from tests.brokers import on_kafka, until
 from tests.core.world import GROUP, GUARDS, SECOND, World, batch, pause_rule
@@ -499,7 +499,7 @@ async def test_a_state_is_restored_and_decisions_replayed_from_archive_and_kafka
     worker = await engine.run(events, decisions)
     assert worker.place == whole_.place and await engine.said() == said
     for decision in said:
-        assert (await replay(events, GUARDS, decision)).identical
+        assert (await Replayer(events, GUARDS).replay(decision)).identical
     assert await worker.decision(said[0].id) == said[0]
 
 
@@ -530,6 +530,29 @@ async def test_a_checkpoint_of_each_day_is_kept_beside_it_and_a_start_falls_back
     with pytest.raises(Misconfigured, match="no valid checkpoint covers"):
         await engine.run(checkpoints=own)
     assert (await engine.run(checkpoints=Backed(own, archived))).restored
+
+
+async def test_what_kafka_has_deleted_is_replayed_from_a_checkpoint_of_a_day_where_no_segment_holds_it(engine: Engine) -> None:
+    house = engine.house
+    own, archived = Checkpoints(engine.folder), Checkpoints(house.root / "checkpoints", 1, 3)
+    assert Daily(own, archived).keep(0)
+    [kept] = archived.every(0)
+    event = {"id": "c", "path": f"{GROUP}/c", "at": now(), "attributes": {"status": "active"}}
+    await house.log.append([("acme", batch(event | {"amounts": {"impressions": 1000 * SECOND, "clicks": 5 * SECOND}}))])
+    worker = engine.worker(checkpoints=own)
+    await worker.start()
+    await until(lambda: len(worker.place) == 3)
+    await worker.stop()
+    first, _, last = await engine.said()
+    assert (await Replayer(house.log, GUARDS).replay(last)).begun == 0
+    await house.delete(kept.offset - 1)
+    for path in engine.folder.iterdir():
+        path.unlink()
+    past = Replayer(house.log, GUARDS, checkpoints=Backed(own, archived))
+    again = await past.replay(last)
+    assert again.identical and again.begun == kept.offset
+    with pytest.raises(Beyond, match="no valid checkpoint"):
+        await past.replay(first)
 
 
 def test_checkpoints_older_than_the_audit_period_go(tmp_path: Path) -> None:

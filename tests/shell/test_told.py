@@ -23,7 +23,7 @@ from services.kernel.record import Activation, Change, Outcome, Ready, Record, S
 from services.rules_engine.core.inspection import inspect
 from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.language.pack import guards, load_pack
-from services.rules_engine.replay import state_at
+from services.rules_engine.replay import Replayer
 from services.rules_engine.told import Ending, Teller
 
 ACME = (Path(__file__).parents[2] / "rules" / "acme-paid-social.yaml").read_text()
@@ -290,7 +290,7 @@ async def test_a_decision_is_told_from_what_its_boundary_judged_and_not_from_wha
     log.kept = [[(at, EVENTS.encode(record)) for at, record in AUTUMN.records(None) if at < fired.now]]
     click = batch("acme", [Event("late", "meta_ads", AUTUMN.path("Autumn_v1"), "report", fired.now - 1, {"clicks": 100 * SECOND}, {})])
     log.kept[0] += [(fired.now, EVENTS.encode(click)), (fired.now - HOUR, EVENTS.encode(click))]  # the second by a leader whose clock lags
-    workspace = (await state_at(log, guards(), fired.now)).workspaces["acme"]
+    workspace = (await Replayer(log, guards()).state_at(fired.now)).workspaces["acme"]
     teller = Teller(workspace, inspect(workspace, workspace.rules[WEAK, "active"], (workspace.facts.entities.row[fired.path],)), 3, fired)
     assert "56 clicks in 11,200 impressions" in teller.decision(None).text
     assert teller.i.strength is not None
