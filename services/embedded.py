@@ -187,7 +187,7 @@ class Embedded:
         return [standing(self.worker) | {"owner": self.url, "lag": 0}]
 
     async def _unready(self) -> str:
-        return self.why_not_ready or self.worker.stopped or ("" if self.worker.restored else "restoring")
+        return self.why_not_ready or self.worker.stopped or self.worker.restoring
 
     def _operations(self, app: FastAPI) -> None:
         install_health(app, self._unready, self.registry, lambda: self.actions.told())

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from services.adapters.clock import instant
 from services.client import client
+from services.rules_engine.words import ago
 
 escalations = typer.Typer(invoke_without_command=True, help="Actions that wait for people; without a command those that wait now.")
 quarantine = typer.Typer(invoke_without_command=True, help="What could not be normalized; without a command what waits now.")
@@ -61,10 +63,22 @@ def kill_switch(
 def partition(p: dict[str, Any]) -> str:
     """A line on where a partition stands."""
     at = f", record {p['offset']}, {p['lag']} behind the log's end" if "offset" in p else ""
-    time = f", {p['delay_seconds']:.1f} s behind the clock" if p.get("delay_seconds") is not None else ""
-    saved = f", checkpoint at {p['checkpoint']}" if p.get("checkpoint") else ""
+    time = f", time {instant(p['engine_time'])}" if p.get("engine_time") else ""
+    time += f", {p['delay_seconds']:.1f} s behind the clock" if p.get("delay_seconds") is not None else ""
+    saved = _saved(p)
     why, owner = f": {p['why']}" if p["why"] else "", f" by {p['owner']}" if p["owner"] else ""
     return f"partition {p['partition']:<2} {p['state']}{owner}{at}{time}{saved}{why}"
+
+
+def _saved(p: dict[str, Any]) -> str:
+    """Of when the newest checkpoint is, which is how old the oldest record is that a start would have to fold."""
+    if "checkpoint" not in p:
+        return ""
+    at, age = p["checkpoint"], p.get("checkpoint_age_seconds")  # None: a server of the version before
+    old = f"{ago(round(age * 1e6))} old" if age else ""
+    if not at:
+        return f", no checkpoint, the first record {old}" if old else ", no checkpoint"
+    return f", checkpoint at {at}" + ("" if age is None else f", the first record after it {old}" if old else ", nothing after it")
 
 
 def switch(s: dict[str, Any]) -> str:

@@ -156,6 +156,11 @@ PLANTS = (
         "services/rules_engine/worker.py", "self.stopped, self.saved, self.unsaved):", "self.stopped, self.saved):",
         (SHARED + "test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowledged_decisions",),
     ),
+    Plant(
+        "how far a restore is, is told of folding alone",
+        "services/rules_engine/worker.py", "            self._get_on(LOOKED, begin, offset, end)\n", "",
+        (SHARED + "test_while_a_partition_is_restored_it_is_told_how_far_that_is",),
+    ),
     # -- many processes -------------------------------------------------------------------------------------------------------
     Plant(
         "a partition that was given to another goes on being followed",

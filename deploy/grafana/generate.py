@@ -111,6 +111,7 @@ ROWS: tuple[tuple[str, tuple[Panel, ...]], ...] = (
             Panel("Records folded", "ops", (per_second("trimtab_engine_records_total", "partition"),)),
             Panel("Time of a step", "s", (quantile(0.5, "trimtab_engine_step_seconds"), quantile(0.99, "trimtab_engine_step_seconds"))),
             Panel("Partitions owned and restored", "none", (largest("trimtab_engine_partitions"), largest("trimtab_engine_partitions_restored"))),
+            Panel("How far a restore is", "percentunit", (largest("trimtab_engine_restore_ratio", "instance, partition, step"),)),
             Panel("Checkpoints", "none", (grown("trimtab_checkpoints_total", "instance, outcome"),), ("TrimtabCheckpointFailed",)),
             Panel("Newest checkpoint", "none", (largest("trimtab_checkpoint_offset", "partition"),)),
             Panel(

@@ -94,7 +94,11 @@ class Rules(Service):
         worker = Worker(self.events, self.decisions, self.clock, self.guards, self.engine, partition, self.checkpoints, self.often, beat=beat)
         worker.on_activation = lambda activation, offset, stamp: self.store.follow(activation, partition, offset, stamp)
         worker.followed = lambda: self.store.followed(partition)
+        worker.end = lambda: self._end(partition)
         return worker
+
+    async def _end(self, partition: int) -> int:
+        return (await self.events.ends(partition))[1]
 
     def partition(self, workspace: str) -> int:
         return partition_of(workspace, self.settings.kafka_partitions)
@@ -115,8 +119,10 @@ class Rules(Service):
             if worker is None:
                 found.append({"partition": number, "state": "restoring", "why": self.share.failed.get(number, ""), "owner": self.url})
                 continue
-            end = (await self.events.ends(number))[1]
-            found.append(standing(worker) | {"owner": self.url, "lag": end - worker.partition.offset, "why": self.share.stopped(number)})
+            end = await self._end(number)
+            stands = standing(worker)
+            why = self.share.stopped(number) or stands["why"]
+            found.append(stands | {"owner": self.url, "lag": end - worker.partition.offset, "why": why})
         return found
 
     async def _all(self, request: Request) -> list[dict[str, Any]]:

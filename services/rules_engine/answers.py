@@ -155,13 +155,14 @@ def standing(w: Worker) -> dict[str, Any]:
     return {
         "partition": w.number,
         "state": "stopped" if w.stopped else "followed" if w.restored else "restoring",
-        "why": w.stopped,
+        "why": w.stopped or str(w.way or ""),
         "offset": w.partition.offset,
         "done": w.done,
         "engine_time": w.partition.now,
         "delay_seconds": w.delay if w.partition.now else None,
         "checkpoint": w.saved,
         "checkpoint_time": w.saved_time,
+        "checkpoint_age_seconds": w.checkpoint_age,
         "workspaces": len(w.partition.workspaces),
     }
 

@@ -82,9 +82,13 @@ class Share:
 
     @property
     def restoring(self) -> str:
-        """Which partitions of ours are being restored; "" where none is."""
+        """Which partitions of ours are being restored, and how far each is; "" where none is."""
         waiting = [n for n in sorted(self.ours) if not self.stopped(n) and (n not in self.workers or not self.workers[n].restored)]
-        return ", ".join(f"partition {n}: restoring" for n in waiting)
+        return ", ".join(f"partition {n}: {self._restoring(n)}" for n in waiting)
+
+    def _restoring(self, number: int) -> str:
+        worker = self.workers.get(number)
+        return worker.restoring if worker is not None and worker.restoring else "restoring"
 
     def stopped(self, number: int) -> str:
         """Why a partition of ours stands; "" where it does not."""
@@ -97,7 +101,7 @@ class Share:
     def unready(self) -> str:
         """Why not every partition of ours is followed; "" where each is."""
         waiting = [n for n in sorted(self.ours) if n not in self.workers or not self.workers[n].restored or self.workers[n].stopped]
-        return ", ".join(f"partition {n}: {self.failed.get(n, 'restoring')}" for n in waiting)
+        return ", ".join(f"partition {n}: {self.failed.get(n) or self._restoring(n)}" for n in waiting)
 
     def _given(self, ours: frozenset[int]) -> None:
         if self._is_stopping:  # we are a member until what we have is at rest

@@ -41,6 +41,7 @@ PATIENCE = 0.2  # seconds between looks at the clock when nothing is due
 LEAVING = 10.0  # seconds that checkpoints get at an orderly end, which must not outlast what SIGTERM is given
 LONGEST = 5.0  # seconds between two attempts to write what a full disk does not take
 ID = 16  # bytes of a decision's id
+STEPS = LOOKED, FOLDED = "looked through", "folded"  # of a restore, one after the other, the same records
 log = structlog.get_logger("rules_engine")
 
 
@@ -57,12 +58,21 @@ class Metrics:
         self.checkpoints = Counter("trimtab_checkpoints_total", "Checkpoints written, failed, or passed over at a start", ["outcome"], registry=registry)
         self.saved = Gauge("trimtab_checkpoint_offset", "The next record that the newest checkpoint has not folded", ["partition"], registry=registry)
         self.unsaved = Gauge("trimtab_checkpoint_age_seconds", "How long ago the oldest record came that no checkpoint has", ["partition"], registry=registry)
+        self.way = Gauge(
+            "trimtab_engine_restore_ratio",
+            "How much of the log a restore has looked through, and then folded, of all that it has to; both 1 once it is done",
+            ["partition", "step"],
+            registry=registry,
+        )
 
     def forget(self, partition: int) -> None:
         """It is another process's now, which tells of it."""
         for gauge in (self.time, self.delay, self.stopped, self.saved, self.unsaved):
             with suppress(KeyError):
                 gauge.remove(str(partition))
+        for step in STEPS:
+            with suppress(KeyError):
+                self.way.remove(str(partition), step)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +81,20 @@ class Often:
 
     records: int = 200_000
     seconds: float = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How far a step of a restore is: `done` of the `whole` records that it has to pass; `whole` is 0 while nobody knows how many those are."""
+
+    step: str
+    done: int
+    whole: int
+
+    def __str__(self) -> str:
+        if not self.whole:
+            return f"{self.done} records {self.step}"
+        return f"{self.done} of {self.whole} records {self.step}, {100 * self.done // self.whole}%"
 
 
 class Poisonous(Exception):
@@ -106,6 +130,7 @@ class Worker:
         self.events, self.decisions, self.clock, self.guards, self.metrics = events, decisions, clock, guards, metrics
         self.number, self.checkpoints, self.often = partition, checkpoints, often or Often()
         self.on_activation: Callable[[Activation, int, int], Awaitable[None]] | None = None  # (record, offset, stamp), in the order of the log
+        self.end: Callable[[], Awaitable[int]] | None = None  # the next record that the log will have, which tells how far a restore is
         self.followed: Callable[[], Awaitable[int]] | None = None  # the last offset that `on_activation` is known to have taken in, -1 for none
         self._advanced, self._mending = asyncio.Condition(), asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -124,6 +149,7 @@ class Worker:
         self.stopped = ""  # why a person is wanted
         self.poisoned: int | None = None  # the offset of the record that it stopped at
         self.restored = False
+        self.way: Way | None = None  # of the restore, once it is under way and until it is done
         self._is_gone = False  # nobody follows the partition here any more
         self.done = 0  # every decision that records before this offset brought about is durable
         self.saved, self.saved_time = 0, 0  # the next record that the newest checkpoint has not folded, and that one's engine time
@@ -158,6 +184,11 @@ class Worker:
             return max(0, now - reached) / 1e6 if reached else 0
         overdue = now - self._due if self._due is not None and self._due > reached else 0
         return max(0, overdue, self._lag) / 1e6
+
+    @property
+    def restoring(self) -> str:
+        """That it is being restored, and how far that is; "" once it is done."""
+        return "" if self.restored else f"restoring ({self.way})" if self.way else "restoring"
 
     @property
     def checkpoint_age(self) -> float:
@@ -221,12 +252,17 @@ class Worker:
     async def _restore(self) -> None:
         oldest = await self._begin()
         self._compare_clocks(self.partition.now)
-        await self._survey(oldest)
+        end = await self._survey(oldest)
+        begin = self.partition.offset
+        log.info("restoring", partition=self.number, offset=begin, end=end)
         while page := await self.events.read(self.number, self.partition.offset, BATCH):
             await self._feed(page)
+            self._get_on(FOLDED, begin, self.partition.offset, end)
         if self.to_repeat:
             raise Bug(f"the decisions log holds {self.to_repeat[-1][0]}, which this build does not derive: two builds disagree", reason="decisions_differ")
-        self.restored, self._lag = True, 0  # nothing was left to be fed
+        self.restored, self._lag, self.way = True, 0, None  # nothing was left to be fed
+        for step in STEPS:
+            self.metrics.way.labels(str(self.number), step).set(1)
         self.metrics.stopped.labels(str(self.number)).set(0)  # not before: one that cannot be restored has not gone on
         faultpoint("engine.restored")
         await self._declare_ready()
@@ -312,17 +348,33 @@ class Worker:
                 if isinstance(stamped.record, Activation) and stamped.offset == offset:
                     await self._tell(stamped.record, stamped)
 
-    async def _survey(self, oldest: int) -> None:
-        """What the rest of the log will ask for is known before it is fed: which records it skips, and what its activations read."""
+    def _get_on(self, step: str, begin: int, offset: int, end: int) -> None:
+        """A step that began at one record has passed those before `offset`, of all before `end`: that may lie behind, since the log grows, or be unknown, 0."""
+        self.way = Way(step, offset - begin, max(end, offset) - begin if end else 0)
+        self.metrics.way.labels(str(self.number), step).set(self.way.done / self.way.whole if self.way.whole else 0)
+
+    async def _end(self) -> int:
+        """The next record that the log will have, 0 where nobody says."""
+        with suppress(Unavailable):
+            return await self.end() if self.end is not None else 0
+        return 0
+
+    async def _survey(self, oldest: int) -> int:
+        """What the rest of the log will ask for is known before it is fed: which records it skips, and what its activations read. Returns where it ends."""
         skips, activations, offset = set(self.partition.skipped), [], self.partition.offset
+        begin, end = offset, await self._end()
+        for step in STEPS:
+            self.metrics.way.labels(str(self.number), step).set(0)
         while page := await self.events.read(self.number, offset, BATCH):
             self._miss_none(page, offset)
             self._oldest = self._oldest or page[0].stamp
             skips |= {s.record.offset for s in page if isinstance(s.record, Skip)}
             activations += [s for s in page if isinstance(s.record, Activation)]
             offset = page[-1].offset + 1
+            self._get_on(LOOKED, begin, offset, end)
             self.beat()
             await asyncio.sleep(0)
+        self.metrics.way.labels(str(self.number), LOOKED).set(1)
         skipped, demand = frozenset(skips), self.partition.demand
         for stamped in activations:
             if stamped.offset not in skipped:
@@ -333,6 +385,7 @@ class Worker:
             self.activations, there = [], await self._on_the_log(0)
             self.to_repeat = [(decision_id, there[decision_id][1] if decision_id in there else b"") for decision_id in reversed(self.place)]
         self.partition.skipped = skipped
+        return offset
 
     async def _rebuild(self, demand: Demand, until: int) -> None:
         """The state as if the wider demand had always been there: a rule activated today reads the days that the log holds."""

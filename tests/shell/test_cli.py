@@ -19,6 +19,7 @@ import httpx2
 import pytest
 
 from services import VERSION
+from services.people import partition
 from tests.e2e.running import PACK
 from tests.shell.commanded import CLEAN, COMMAND, ROOT, Up, run, until, up, up_with_a_platform
 from tests.shell.sandboxed import Sandbox
@@ -96,6 +97,16 @@ def test_a_key_opens_what_its_role_may_and_is_shown_once(w: World) -> None:
     assert httpx2.get(f"{w.up.url}/v1/decisions", headers=headers, trust_env=False).status_code == 403
     assert run("status", url=w.up.url, key=key).refused() == "this needs the role viewer; shop is source"
     assert "source" in w.up.run("key", "shop", "--role", "king").refused()
+
+
+def test_a_partition_is_told_with_its_owner_lag_time_and_checkpoint() -> None:
+    told = {"partition": 3, "state": "followed", "why": "", "owner": "http://a:1", "offset": 12, "lag": 5, "engine_time": 1_767_225_600_000_000}
+    told |= {"delay_seconds": 0.04, "checkpoint": 10, "checkpoint_age_seconds": 192.4}
+    begins = "partition 3  followed by http://a:1, record 12, 5 behind the log's end, time 2026-01-01T00:00:00+00:00, 0.0 s behind the clock"
+    assert partition(told) == f"{begins}, checkpoint at 10, the first record after it 3 min old"
+    assert partition(told | {"checkpoint_age_seconds": 0}) == f"{begins}, checkpoint at 10, nothing after it"
+    assert partition(told | {"checkpoint": 0}) == f"{begins}, no checkpoint, the first record 3 min old"
+    assert partition({"partition": 3, "state": "unowned", "why": "nobody has it", "owner": ""}) == "partition 3  unowned: nobody has it"
 
 
 def test_status_tells_where_everything_stands(w: World) -> None:

@@ -352,7 +352,7 @@ async def test_of_every_partition_it_is_told_who_has_it_or_that_nobody_has_or_th
 
 def test_nobody_is_answered_from_a_state_that_is_not_whole(tmp_path: Path) -> None:
     rules = Asked({1}, "", tmp_path).rules
-    rules.share.workers[1] = SimpleNamespace(restored=False, stopped="")  # type: ignore[assignment]
+    rules.share.workers[1] = SimpleNamespace(restored=False, stopped="", restoring="restoring")  # type: ignore[assignment]
     with pytest.raises(Unavailable, match="partition 1: restoring"):
         rules._answers(of_partition(1))
     rules.share.workers[1] = SimpleNamespace(restored=False, stopped="poisoned: record 7")  # type: ignore[assignment]

@@ -28,7 +28,7 @@ from services.adapters.log.memory import MemoryLog
 from services.adapters.progress import Beat
 from services.kernel.decision import Decision
 from services.kernel.errors import Unavailable
-from services.kernel.record import Activation, Record, Tick
+from services.kernel.record import Activation, Record, Stamped, Tick
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.share import Share
 from services.rules_engine.worker import Metrics, Often, Worker
@@ -135,6 +135,50 @@ async def test_a_partition_that_cannot_be_restored_is_told_and_tried_again_while
     assert share.restoring == "" and share.stopped(1) == "nobody answers" and not share.stopped(0)  # it is told, and the others may be asked
     events.broken = False
     await until(lambda: not share.unready)
+    await share.stop()
+
+
+async def test_while_a_partition_is_restored_it_is_told_how_far_that_is(logs: tuple[Awkward, MemoryLog[Decision], ManualClock], tmp_path: Path) -> None:
+    events, group, registry = logs[0], Told(), CollectorRegistry()
+    share, said = share_of(logs, group, tmp_path, registry), list[tuple[str, float | None, float | None]]()
+    await events.append([("", Tick())] * 2500, 0)
+    read = events.read
+
+    def ratio(step: str) -> float | None:
+        return registry.get_sample_value("trimtab_engine_restore_ratio", {"partition": "0", "step": step})
+
+    async def told(partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[Record]]:
+        said.append((share.restoring, ratio("looked through"), ratio("folded")))
+        return await read(partition, offset, limit)
+
+    async def end() -> int:
+        return 2500
+
+    make = share.make
+
+    def made(number: int, beat: Beat) -> Worker:
+        worker = make(number, beat)
+        worker.end = end
+        return worker
+
+    events.read, share.make = told, made  # type: ignore[method-assign]
+    await share.start()
+    group.given(frozenset({0}))
+    await until(lambda: share.workers and not share.unready)
+    assert [(why.removeprefix("partition 0: restoring"), *ratios) for why, *ratios in said if ratios[0] is not None][:8] == [
+        ("", 0, 0),
+        (" (1000 of 2500 records looked through, 40%)", 0.4, 0),
+        (" (2000 of 2500 records looked through, 80%)", 0.8, 0),
+        (" (2500 of 2500 records looked through, 100%)", 1, 0),
+        (" (2500 of 2500 records looked through, 100%)", 1, 0),
+        (" (1000 of 2500 records folded, 40%)", 1, 0.4),
+        (" (2000 of 2500 records folded, 80%)", 1, 0.8),
+        (" (2500 of 2500 records folded, 100%)", 1, 1),
+    ]
+    assert share.restoring == share.workers[0].restoring == ""
+    group.given(frozenset())
+    await until(lambda: not share.workers)
+    assert ratio("folded") is ratio("looked through") is None
     await share.stop()
 
 
