@@ -313,6 +313,19 @@ def kafka_topics() -> str:
     return table(("setting", "value", "why"), [(code(name), code(value), why[name]) for name, value in settings_of(Topic("")).items()])
 
 
+def kafka_rights() -> str:
+    from services.adapters.log.rights import RIGHTS, WHO
+
+    rows = []
+    for who, rights in RIGHTS.items():
+        for right in rights:
+            name = f"{right.kind} {code(f'trimtab.{right.name}')}{', with `TRIMTAB_KAFKA_EACH`' if right.each else ''}"
+            rows.append((WHO[who], name, ", ".join(operation.word for operation in right.operations), right.purpose))
+        if not rights:
+            rows.append((WHO[who], "nothing", "", "asks the other services"))
+    return table(("who", "on", "needs", "for"), rows)
+
+
 def record_headers() -> str:
     from services.adapters.log.kafka import HEADERS
 
@@ -428,6 +441,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "reasons": reasons,
     "faultpoints": faultpoints,
     "kafka-topics": kafka_topics,
+    "kafka-rights": kafka_rights,
     "record-headers": record_headers,
     "each-headers": each_headers,
 }

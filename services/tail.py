@@ -1,10 +1,11 @@
-"""`trimtab log tail` and `trimtab log topics`: what a log holds, decoded, from the data folder or from Kafka where TRIMTAB_KAFKA names it."""
+"""`trimtab log tail`, `topics` and `rights`: what a log holds, decoded, in the data folder or on Kafka where TRIMTAB_KAFKA is set; who may what there."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
+import shlex
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
@@ -52,6 +53,7 @@ def install(app: typer.Typer) -> None:
     """`app` has these commands from now on."""
     app.command()(tail)
     app.command()(topics)
+    app.command()(rights)
 
 
 def tail(
@@ -99,13 +101,29 @@ def topics(create: Annotated[bool, typer.Option("--create", help="create those t
 
 async def _topics(wanted: Settings, create: bool) -> None:
     for name in (which.value for which in Which if which != Which.EACH or wanted.kafka_each):
-        async with on_kafka(wanted, name, create) as log:
+        async with on_kafka(wanted, name, create, "topics") as log:
             t = log.topic
             kept = "for ever" if t.retention_ms < 0 else f"{wanted.kafka_retention_days:g} days"
             typer.echo(f"{t.name}: as it has to be; {t.partitions} partitions, {t.replicas} replicas, {t.in_sync} before an answer, kept {kept} at least")
             for number in range(t.partitions):
                 begin, end = await log.ends(number)
                 typer.echo(f"  partition {number:>3}  records {begin} to {end - 1}" if end > begin else f"  partition {number:>3}  none, next {end}")
+
+
+def rights(
+    principal: Annotated[str, typer.Option(help="who each of them is to the brokers; {} stands for its name")] = "User:trimtab-{}",
+    config: Annotated[str, typer.Option(metavar="FILE", help="how kafka-acls.sh itself is let in, as an administrator: its --command-config")] = "",
+) -> None:
+    """Prints the commands that give each process what it needs on Kafka, and no more: by these settings, for whom --principal names."""
+    from services.adapters.log.cluster import cluster_of
+    from services.adapters.log.rights import RIGHTS, WHO, commands
+
+    wanted = from_environment(os.environ)
+    bootstrap = cluster_of(wanted).bootstrap
+    for who in RIGHTS:
+        typer.echo(f"# {WHO[who]}{'' if RIGHTS[who] else ': nothing'}")
+        for words in commands(who, wanted.kafka_prefix, wanted.kafka_each, bootstrap, principal.replace("{}", who), config):
+            typer.echo(shlex.join(words))
 
 
 # -- where records lie ----------------------------------------------------------------------------------------------------
@@ -116,13 +134,15 @@ def shelf(wanted: Settings, topic: str) -> Any:
 
 
 @asynccontextmanager
-async def on_kafka(wanted: Settings, topic: str, create: bool = False) -> AsyncIterator[Any]:
+async def on_kafka(wanted: Settings, topic: str, create: bool = False, who: str = "doctor") -> AsyncIterator[Any]:
     from services.adapters.clock import SystemClock
     from services.adapters.log.cluster import cluster_of, topic_of
     from services.adapters.log.codec import CODECS
     from services.adapters.log.kafka import KafkaLog
+    from services.adapters.log.rights import CREATE, needed
 
-    log: KafkaLog[Any] = KafkaLog(cluster_of(wanted), CODECS[topic], SystemClock(), topic_of(wanted, topic), create=create)
+    rights = [r for r in needed(who, topic) if r != CREATE]  # the right to create is asked for where it is used
+    log: KafkaLog[Any] = KafkaLog(cluster_of(wanted), CODECS[topic], SystemClock(), topic_of(wanted, topic), create=create, wanted=rights)
     try:
         await log.start()
         yield log

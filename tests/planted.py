@@ -73,6 +73,7 @@ SCHEDULES = "tests/simulation/test_simulation.py::test_whatever_befalls_the_serv
 KAFKA, ON_KAFKA = "services/adapters/log/kafka.py", "tests/shell/test_kafka_log.py::"
 READER, BATCHES = "services/adapters/log/reader.py", "tests/shell/test_kafka_batch.py::"
 FOLLOWING, PRODUCTION, SERVED = "services/adapters/log/following.py", "services/production", "tests/shell/test_services.py::"
+RIGHTS = "tests/shell/test_kafka_rights.py::"
 SHARE, SHARED = "services/rules_engine/share.py", "tests/shell/test_share.py::"
 IMAGE, COMPOSE, CHART = (f"tests/architecture/test_{name}.py::" for name in ("dockerfile", "compose", "chart"))
 PODS, TEMPLATES = "helm/trimtab/templates/_helpers.tpl", "helm/trimtab/templates"
@@ -1156,6 +1157,38 @@ PLANTS = (
         "a partition that could not be restored is given up",
         SHARE, "partition=number)\n            await asyncio.sleep(self.again)", "partition=number)\n            await asyncio.Event().wait()",
         (SHARED + "test_a_partition_that_cannot_be_restored_is_told_and_tried_again_while_the_other_goes_on",),
+    ),
+    Plant(
+        "a start does not ask which rights on the topics it has",
+        f"{PRODUCTION}/service.py", "wanted=wanted, ", "",
+        (RIGHTS + "test_a_start_that_lacks_a_right_ends_with_the_line_that_names_it[actions]",),
+    ),
+    Plant(
+        "a start does not ask whether it may be in its group",
+        f"{PRODUCTION}/service.py", "                    await group.check()\n", "                    pass\n",
+        (RIGHTS + "test_a_start_that_lacks_a_right_ends_with_the_line_that_names_it[actions]",),
+    ),
+    Plant(
+        "who may not know of a topic waits for its records for ever",
+        "services/adapters/log/kafka.py", "                await reader.known()\n", "",
+        (RIGHTS + "test_a_right_that_is_taken_away_later_is_named_where_it_is_missed",),
+    ),
+    Plant(
+        "actions may write decisions",
+        "services/adapters/log/rights.py", 'Right(TOPIC, "decisions", (READ, CONFIGS), "takes', 'Right(TOPIC, "decisions", (READ, WRITE, CONFIGS), "takes',
+        (RIGHTS + "test_decisions_are_written_by_the_engine_alone_and_topics_created_by_no_service",),
+    ),
+    Plant(
+        "ingest is granted less than it uses",
+        "services/adapters/log/rights.py",
+        'Right(TOPIC, "events.each", (READ, WRITE, CONFIGS), "appends',
+        'Right(TOPIC, "events.each", (WRITE, CONFIGS), "appends',
+        (RIGHTS + "test_every_service_as_a_user_of_its_own_does_the_main_job_and_uses_each_of_its_rights",),
+    ),
+    Plant(
+        "the console has a right that it does not use",
+        "services/adapters/log/rights.py", '    "console": (),\n', '    "console": (Right(TOPIC, "events", (READ, CONFIGS), ""),),\n',
+        (RIGHTS + "test_every_service_as_a_user_of_its_own_does_the_main_job_and_uses_each_of_its_rights",),
     ),
     Plant(
         "a member of the group fetches what is read apart",

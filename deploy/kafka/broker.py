@@ -28,6 +28,7 @@ CLUSTER = "VHJpbXRhYi1sb2NhbC0wMQ"  # any 16 bytes in base64: what is formatted 
 PORTS = range(10_000, 32_000)  # Linux gives those from 32,768 on to whoever connects
 JAVA = 17  # the oldest that a broker of this version runs on
 STARTS = 60  # seconds in which a broker accepts or has failed
+AUTHORIZER = {"authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer", "super.users": "User:ANONYMOUS"}
 MEMORY = ("-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
 
@@ -134,13 +135,18 @@ class Broker:
 
 @dataclass
 class Brokers:
-    """A cluster of `number` brokers below `folder`. `settings` are added to each broker's, `listeners` to where it listens: name -> protocol."""
+    """A cluster of `number` brokers below `folder`. `settings` are added to each broker's, `listeners` to where it listens: name -> protocol.
+
+    Where it `authorizes`, whoever comes with a name may do what ACLs allow it; who comes without one, over PLAINTEXT, anything, as the brokers themselves.
+    What was allowed and what was refused is in their logs.
+    """
 
     folder: Path
     number: int = 1
     settings: Mapping[str, str] = field(default_factory=dict)
     listeners: Mapping[str, str] = field(default_factory=dict)
     users: Mapping[str, str] = field(default_factory=dict)  # SCRAM users with their passwords
+    authorizes: bool = False
     every: list[Broker] = field(default_factory=list)
     ports: dict[str, int] = field(default_factory=dict)  # of the further listeners, of the first broker
 
@@ -233,6 +239,7 @@ class Brokers:
             "share.coordinator.state.topic.replication.factor": copies,
             "share.coordinator.state.topic.min.isr": "1",
             "log.cleaner.dedupe.buffer.size": str(8 << 20),
+            **(AUTHORIZER if self.authorizes else {}),
             **self.settings,
         }
 
@@ -252,7 +259,8 @@ class Brokers:
 
     def _java(self, *words: str) -> list[str]:
         with_me = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
-        return [*with_me, self.java, *MEMORY, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}", "-cp", f"{self.jars}/*", *words]
+        told = ["-Drights=DEBUG"] if self.authorizes else []
+        return [*with_me, self.java, *MEMORY, *told, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}", "-cp", f"{self.jars}/*", *words]
 
 
 def main() -> int:

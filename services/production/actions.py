@@ -36,7 +36,7 @@ class Actions(Service):
         await self._patiently(self.service.start)
 
     async def unready(self) -> str:
-        return await super().unready() or ("" if self.group.joined else "joining the group")
+        return await super().unready() or self.group.unready
 
     def told(self) -> dict[str, Any]:
         return {"partitions": sorted(self.service.following.ours)} | self.service.told()

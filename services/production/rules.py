@@ -140,7 +140,7 @@ class Rules(Service):
 
     async def unready(self) -> str:
         """No partition of ours is being restored; without any we stand by. One that stopped is told beside it: to pass over its record we must be asked."""
-        return await super().unready() or (self.share.restoring if self.group.joined else "joining the group")
+        return await super().unready() or self.group.unready or self.share.restoring
 
     def told(self) -> dict[str, Any]:
         stopped = {n: why for n in sorted(self.share.ours) if (why := self.share.stopped(n))}

@@ -14,7 +14,7 @@ import socket
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, ClassVar, TypeVar
 
 import structlog
@@ -32,10 +32,11 @@ from services.adapters.http.front import Front, Short, bounded
 from services.adapters.http.problem import install as install_problems
 from services.adapters.http.problem import problem
 from services.adapters.http.serving import address_of, install_health, open_port, serving
-from services.adapters.log.cluster import cluster_of, topic_of
+from services.adapters.log.cluster import Cluster, cluster_of, topic_of
 from services.adapters.log.codec import EVENTS, Codec
 from services.adapters.log.group import KafkaGroup
 from services.adapters.log.kafka import KafkaLog, KafkaMetrics
+from services.adapters.log.rights import needed
 from services.adapters.progress import Progress
 from services.adapters.settings import Settings
 from services.kernel.errors import Misconfigured, TrimtabError, Unavailable
@@ -47,6 +48,7 @@ T = TypeVar("T")
 log = structlog.get_logger("service")
 AGAIN, LONGEST = 0.5, 5.0  # seconds between two attempts to reach what we need
 LOOK = 2.0  # seconds that the database has to answer, and that its answer is believed
+ASKED = 5.0  # seconds that a group has to say whether we may join it
 START = "start"
 STAYS_OPEN = ("/livez", "/readyz", "/metrics")
 
@@ -62,7 +64,6 @@ class Service(ABC):
         self.settings, self.wall, self.registry = settings, SystemClock(), CollectorRegistry()
         self.clock: Clock = SharedClock(settings.clock) if settings.clock else self.wall  # of events and decisions; keys go by the world's
         self.owner = f"{socket.gethostname()}-{os.urandom(4).hex()}"
-        self.cluster = cluster_of(settings)
         self.database = Database(settings.database_address, settings.database_password)
         self.auth = authentication.Auth(self.database, authentication.given_secret(settings.secret), self.wall)
         self.auth.is_secure = settings.advertise.startswith("https://")
@@ -72,13 +73,20 @@ class Service(ABC):
         self.short: Short | None = None
         self._kafka = KafkaMetrics(self.registry)
         self._logs: list[KafkaLog[Any]] = []
+        self._groups: list[KafkaGroup] = []
         self._cleanup = contextlib.AsyncExitStack()
         self._answered, self._why = 0.0, ""
         self.app = self._new_app()
 
+    @cached_property
+    def cluster(self) -> Cluster:
+        """Raises Misconfigured where no Kafka is named; who has neither topic nor group needs none."""
+        return cluster_of(self.settings)
+
     def log_of(self, codec: Codec[T]) -> KafkaLog[T]:
         """The topic of this codec, checked and created at the start, closed after everything that is set going later."""
-        made = KafkaLog(self.cluster, codec, self.clock, topic_of(self.settings, codec.topic), self._kafka, source=f"/trimtab/{self.name}")
+        topic, wanted = topic_of(self.settings, codec.topic), needed(self.name, codec.topic)
+        made = KafkaLog(self.cluster, codec, self.clock, topic, self._kafka, wanted=wanted, source=f"/trimtab/{self.name}")
         self._logs.append(made)
         return made
 
@@ -86,7 +94,9 @@ class Service(ABC):
         """Our membership among the processes of this service, which share this log's partitions out; for another purpose under another name."""
         s = self.settings
         name, session = f"{s.kafka_prefix}.{name or self.name}", s.kafka_session_seconds
-        return KafkaGroup(self.cluster, shared.topic, name, member=self.owner, session=session, progress=self.progress)
+        made = KafkaGroup(self.cluster, shared.topic, name, member=self.owner, session=session, progress=self.progress)
+        self._groups.append(made)
+        return made
 
     # -- a life ------------------------------------------------------------------------------------------------------
 
@@ -113,6 +123,10 @@ class Service(ABC):
             await kafka.start()
             if self.settings.clock and kafka.codec is EVENTS:
                 await self._declare(kafka)
+        for group in self._groups:
+            with contextlib.suppress(Unavailable, TimeoutError):  # we join it once it answers
+                async with asyncio.timeout(ASKED):
+                    await group.check()
         await migrated(self.database)
         await self._keep_apart()
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from services.adapters.settings import Settings
 from services.embedded import Embedded
 from services.kernel.errors import Misconfigured, RejectedInput, Unavailable
 from tests.proxy import proxied
+from tests.roles import OWNER, SERVICE, roles
 
 ROOT = Path(__file__).parents[2]
 
@@ -251,40 +251,24 @@ async def test_a_start_that_the_database_refuses_says_why_in_one_line(postgres: 
     await database.close()
 
 
-def documented() -> tuple[str, str]:
-    """The statements of docs/postgres.md that make the roles, and those that follow the first migration."""
-    made, taken = re.findall(r"```sql\n(.*?)```", (ROOT / "docs" / "postgres.md").read_text(), re.DOTALL)
-    return made, taken
-
-
 async def test_the_services_role_appends_to_the_ledger_and_can_neither_change_it_nor_the_schema(postgres: Server) -> None:
-    made, taken = documented()
-    sql = made.replace("PASSWORD_OF_OWNER", "owner-password").replace("PASSWORD_OF_SERVICE", "service-password")
-    before, _, after = sql.partition("\\connect trimtab trimtab_owner\n")
-    try:
-        postgres.sql(before)
-        postgres.sql(after, "trimtab", "trimtab_owner", "owner-password")
-        service = Database(postgres.url("trimtab", "trimtab_service", "service-password"))
+    with roles(postgres) as documented:
+        service, owner = Database(documented.url(SERVICE)), Database(documented.url(OWNER))
         with pytest.raises(Misconfigured, match="is empty, this build needs .* and we may not change it: run `trimtab migrate` as its owner"):
             await migrate(service)
-        owner = Database(postgres.url("trimtab", "trimtab_owner", "owner-password"))
         await migrate(owner)
-        postgres.sql(taken, "trimtab", "trimtab_owner", "owner-password")
+        documented.take_back()
         await migrate(service)  # nothing to do, so no right is needed
         async with service.writing() as tx:
             await ledger.append(tx, "main", [Note("result", "d", {})], 1)
         for forbidden in ("UPDATE ledger SET at = 2", "DELETE FROM ledger", "TRUNCATE ledger", "CREATE TABLE t (a int)", "DROP TABLE ledger",
                           "ALTER TABLE ledger DISABLE TRIGGER ALL", "CREATE SCHEMA s", "UPDATE alembic_version SET version_num = ''"):  # fmt: skip
             with pytest.raises(Failed, match="permission denied|must be owner"):
-                postgres.sql(forbidden, "trimtab", "trimtab_service", "service-password")
+                documented.sql(forbidden, SERVICE)
         async with service.reading() as connection:
             assert isinstance(await ledger.check(connection, "main"), Verified)
         for database in (owner, service):
             await database.close()
-    finally:
-        postgres.sql("DROP DATABASE IF EXISTS trimtab WITH (FORCE)")
-        postgres.sql("DROP ROLE IF EXISTS trimtab_service")
-        postgres.sql("DROP ROLE IF EXISTS trimtab_owner")
 
 
 async def test_all_of_trimtab_runs_on_it_and_the_command_line_migrates_it(postgres: Server, tmp_path: Path) -> None:

@@ -112,6 +112,13 @@ async def test_a_schema_that_is_older_is_waited_for_and_one_of_a_newer_build_is_
     await made.stop()
 
 
+async def test_the_console_needs_no_kafka(on_postgres: Callable[[], str], tmp_path: Path) -> None:
+    made = service("console", Settings(**(WHOLE | {"kafka": "", "database": on_postgres(), "data": tmp_path, "port": 0})))
+    await made.start()
+    assert await made.unready() == ""
+    await made.stop()
+
+
 def test_what_is_asked_goes_to_the_service_that_has_it() -> None:
     """Each route of each service."""
     nothing: Any = SimpleNamespace(database=None, people=None)

@@ -450,7 +450,7 @@ def asked(url: str, path: str) -> str:
 async def ready(url: str, many: int) -> None:
     async with asyncio.timeout(60):
         while (said := json.loads(await asyncio.to_thread(asked, url, "/readyz") or "{}")) != {"ready": True, "why": "", "partitions": [*range(many)]}:
-            assert said.get("why", "") == "" or "restoring" in said["why"] or said["why"] in ("starting", "joining the group")
+            assert said.get("why", "") == "" or "restoring" in said["why"] or said["why"].startswith(("starting", "joining the group"))
             await asyncio.sleep(0.1)
 
 

@@ -17,13 +17,15 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.coordinator.protocol import ConsumerProtocol
-from aiokafka.errors import IllegalStateError, KafkaError, for_code
+from aiokafka.errors import GroupAuthorizationFailedError, IllegalStateError, KafkaError, for_code
 from aiokafka.structs import TopicPartition
 
 from services.adapters.log.cluster import Cluster, Topic, end_consumer, spare_lines
+from services.adapters.log.protocol import described_group
+from services.adapters.log.rights import GROUP, READ, lacking, needs, why
 from services.adapters.log.topics import administering
 from services.adapters.progress import Progress
-from services.kernel.errors import Unavailable
+from services.kernel.errors import Misconfigured, Unavailable
 
 log = structlog.get_logger("kafka_group")
 
@@ -54,8 +56,24 @@ class KafkaGroup:
         self.member, self.progress = member, progress or Progress()
         self.kafka: AIOKafkaConsumer | None = None
         self.joined = 0  # how often
+        self.failed = ""  # why we are no member, where that is known
         self._given: Given = lambda _: None
         self._task: asyncio.Task[None] | None = None
+
+    async def check(self) -> None:
+        """We may be a member, as far as brokers tell. Raises Misconfigured where we may not, Unavailable where none answers."""
+        async with administering(self.cluster) as admin:
+            try:
+                missing = lacking([READ], (await described_group(admin, self.name))["authorized_operations"])
+            except GroupAuthorizationFailedError:  # who may not even ask
+                missing = [READ]
+        if missing:
+            raise Misconfigured(needs(self.cluster, missing, GROUP, self.name))
+
+    @property
+    def unready(self) -> str:
+        """Why requests should go to another process: "" once we have been a member."""
+        return "" if self.joined else f"joining the group{f': {self.failed}' if self.failed else ''}"
 
     async def join(self, given: Given) -> None:
         """From now on `given` is told which partitions are ours, whenever that is decided anew. It must not wait: heartbeats stand still meanwhile."""
@@ -93,7 +111,8 @@ class KafkaGroup:
             try:
                 await self._be_member()
             except (KafkaError, OSError) as error:
-                log.warning("membership lost", group=self.name, why=f"{type(error).__name__}: {error}")
+                self.failed = why(error, self.cluster, READ, GROUP, self.name)
+                log.warning("membership lost", group=self.name, why=self.failed)
             except Exception:  # whatever it is, without a membership nothing is ours
                 log.exception("membership lost", group=self.name)
             await asyncio.sleep(LOOK)
@@ -133,7 +152,7 @@ class KafkaGroup:
         for partition in ours:
             kafka.seek(partition, 0)  # else its position is looked for, and there is none
             kafka.pause(partition)
-        self.joined += 1
+        self.joined, self.failed = self.joined + 1, ""
         numbers = frozenset(p.partition for p in ours)
         log.info("partitions given", group=self.name, partitions=",".join(map(str, sorted(numbers))))
         self._given(numbers)
@@ -145,11 +164,11 @@ async def owners(cluster: Cluster, topic: Topic, name: str) -> dict[int, str]:
         try:
             [answer] = await admin.describe_consumer_groups([name])
         except (KafkaError, OSError) as error:
-            raise Unavailable(f"the group {name} cannot be asked for: {type(error).__name__}: {error}", reason="group") from error
+            raise Unavailable(f"the group {name} cannot be asked for: {why(error, cluster, READ, GROUP, name)}", reason="group") from error
     found: dict[int, str] = {}
     for code, _, _, _, _, members, *_ in answer.groups:  # the newest form has a field more
         if code:
-            raise Unavailable(f"the group {name} cannot be asked for: {for_code(code).__name__}", reason="group")
+            raise Unavailable(f"the group {name} cannot be asked for: {why(for_code(code)(), cluster, READ, GROUP, name)}", reason="group")
         for _, client, _, _, assigned in members:
             for topic_name, numbers in ConsumerProtocol.ASSIGNMENT.decode(assigned).assignment if assigned else ():
                 found |= dict.fromkeys(numbers if topic_name == topic.name else (), client)

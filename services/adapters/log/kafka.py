@@ -41,6 +41,7 @@ from services.adapters.log.batch import Batch
 from services.adapters.log.cluster import ENDING, OFTEN, Cluster, Topic, spare_lines
 from services.adapters.log.codec import About, Codec, Kept, partition_of
 from services.adapters.log.reader import Reader, Readers, Taken, taken
+from services.adapters.log.rights import READ, TOPIC, WRITE, Operation, why
 from services.adapters.log.topics import LARGEST, ensure
 from services.kernel.errors import Bug, Misconfigured, RejectedInput, TrimtabError, Unavailable
 from services.kernel.ports import Clock
@@ -126,12 +127,16 @@ class KafkaLog(Generic[T]):
         metrics: KafkaMetrics | None = None,
         *,
         create: bool = True,
+        wanted: Sequence[Operation] = (),
         patience: float = PATIENCE,
         source: str = "/trimtab",
     ) -> None:
-        """`clock` only dates headers: a record's stamp is the broker's, unless the topic's clock is simulated. `source` is the headers' `ce_source`."""
+        """`clock` only dates headers: a record's stamp is the broker's, unless the topic's clock is simulated. `source` is the headers' `ce_source`.
+
+        A start is refused where our user lacks a right that is `wanted`.
+        """
         self.cluster, self.codec, self.clock, self.topic = cluster, codec, clock, topic
-        self.create, self.patience, self.source = create, patience, source
+        self.create, self.wanted, self.patience, self.source = create, wanted, patience, source
         self.metrics = metrics or KafkaMetrics(None)
         self._token, self._number = os.urandom(8).hex(), 0  # of the headers' ids
         self._waiting: dict[int, list[_Waiting]] = {}
@@ -153,7 +158,7 @@ class KafkaLog(Generic[T]):
     async def start(self) -> None:
         """The topic is as it has to be. Raises Misconfigured where it is not, Unavailable where no broker answers."""
         spare_lines()
-        await ensure(self.cluster, self.topic, self.create)
+        await ensure(self.cluster, self.topic, self.create, self.wanted)
 
     # -- appending ---------------------------------------------------------------------------------------------------
 
@@ -267,7 +272,8 @@ class KafkaLog(Generic[T]):
         except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
             raise Unavailable(f"Kafka refuses {where} a batch as too large: its max.message.bytes must be {LARGEST}", reason="log_refused") from error
         except (KafkaError, OSError) as error:
-            raise Unavailable(f"Kafka does not take records of {where}: {type(error).__name__}: {error}", reason="log_refused", retry_after=2) from error
+            said = why(error, self.cluster, WRITE, TOPIC, self.topic.name)
+            raise Unavailable(f"Kafka does not take records of {where}: {said}", reason="log_refused", retry_after=2) from error
 
     async def _hand_over(self, producer: AIOKafkaProducer, number: int, rows: list[_Row]) -> tuple[int, int]:
         batch, many = Batch(BATCH), 0
@@ -358,6 +364,7 @@ class KafkaLog(Generic[T]):
             try:
                 await reader.start()
                 reader.turn_to(partition)
+                await reader.known()
                 async for rows in reader.pages(offset):
                     if self._closed:
                         return
@@ -384,7 +391,7 @@ class KafkaLog(Generic[T]):
         now = time.monotonic()
         if now - self._said_at >= OFTEN:
             self._said_at = now
-            log.warning("follower waits", topic=self.topic.name, partition=partition, why=f"{type(error).__name__}: {error}")
+            log.warning("follower waits", topic=self.topic.name, partition=partition, why=why(error, self.cluster, READ, TOPIC, self.topic.name))
 
     def _stamped(self, partition: int, rows: list[Taken]) -> list[Stamped[T]]:
         by = SENDERS if self.topic.simulated else BROKERS

@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from services.adapters.log.cluster import Cluster, Topic, end_consumer
+from services.adapters.log.rights import READ, TOPIC, why
 from services.kernel.errors import Unavailable, Unreadable
 
 R = TypeVar("R")
@@ -70,10 +71,16 @@ class Reader:
             self.position = offset
             self.kafka.seek(self.at, offset)
 
+    async def known(self) -> None:
+        """The topic is known to us. Raises TopicAuthorizationFailedError where we may not know of it: who only reads would hear nothing, for ever."""
+        await self.kafka._client._wait_on_metadata(self.topic)
+
     async def begins(self) -> int:
+        await self.known()
         return int((await self.kafka.beginning_offsets([self.at]))[self.at])
 
     async def ends(self) -> int:
+        await self.known()
         return int((await self.kafka.end_offsets([self.at]))[self.at])
 
     async def page(self, offset: int, limit: int, keep: Callable[[ConsumerRecord], R], is_enough: Callable[[list[R]], bool] | None = None) -> list[R]:
@@ -182,7 +189,7 @@ class Readers:
         except TimeoutError:
             raise Unavailable(f"Kafka has not answered for {self.topic}-{partition} within {READING:g} s", reason="log") from None
         except (KafkaError, OSError) as error:
-            raise Unavailable(f"{self.topic}-{partition} cannot be read: {type(error).__name__}: {error}", reason="log") from error
+            raise Unavailable(f"{self.topic}-{partition} cannot be read: {why(error, self.cluster, READ, TOPIC, self.topic)}", reason="log") from error
 
     @asynccontextmanager
     async def _turned(self, partition: int, offset: int) -> AsyncIterator[Reader]:

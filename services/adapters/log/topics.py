@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,10 +12,12 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, for_code
 
 from services.adapters.log.cluster import Cluster, Heard, Topic
+from services.adapters.log.protocol import described_topic
+from services.adapters.log.rights import CONFIGS, CREATE, DESCRIBE, TOPIC, Operation, lacking, needs
 from services.kernel.errors import Misconfigured, Unavailable
 
 LARGEST = 8 << 20  # bytes of one record, and of one batch
-ALREADY_EXISTS, NO_SUCH_TOPIC, NOT_SO_MANY = 36, 3, 38  # Kafka's error codes
+ALREADY_EXISTS, NO_SUCH_TOPIC, NO_LEADER, NOT_SO_MANY, MAY_NOT = 36, 3, 5, 38, (29, 31)  # Kafka's error codes
 ATTEMPTS, AGAIN = 15, 0.5  # how often a request is made, and seconds between
 PATIENCE = 15.0  # seconds until a new topic has a leader for each of its partitions
 NEVER = str(2**63 - 1)
@@ -66,14 +68,16 @@ async def administering(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
         await admin.close()
 
 
-async def ensure(cluster: Cluster, topic: Topic, create: bool = True) -> None:
-    """The topic is there and as it has to be. Raises Misconfigured with one line and its remedy, Unavailable where no broker answers.
+async def ensure(cluster: Cluster, topic: Topic, create: bool = True, wanted: Collection[Operation] = ()) -> None:
+    """The topic is there and as it has to be, and we may do with it what is `wanted`, as far as brokers tell.
+
+    Raises Misconfigured with one line and its remedy, Unavailable where no broker answers.
 
     A request goes to any broker, also to one that has just gone: it is made again, until it meets another.
     """
     for left in reversed(range(ATTEMPTS)):
         try:
-            await _ensure(cluster, topic, create)
+            await _ensure(cluster, topic, create, wanted)
             return
         except Unavailable as error:
             if not left or error.reason == "log_unreachable":
@@ -81,18 +85,23 @@ async def ensure(cluster: Cluster, topic: Topic, create: bool = True) -> None:
         await asyncio.sleep(AGAIN)
 
 
-async def _ensure(cluster: Cluster, topic: Topic, create: bool) -> None:
+async def _ensure(cluster: Cluster, topic: Topic, create: bool, wanted: Collection[Operation]) -> None:
     async with administering(cluster) as admin:
-        if topic.name not in await admin.list_topics():  # asking for one by name would create it where the brokers do so by themselves
+        found = await described_topic(admin, topic.name)
+        if found["error_code"] in MAY_NOT:
+            raise Misconfigured(needs(cluster, {*wanted, CONFIGS} if wanted else (DESCRIBE, CONFIGS), TOPIC, topic.name))
+        if found["error_code"] == NO_SUCH_TOPIC:
             if not create:
                 raise Misconfigured(f"there is no topic {topic.name} at {cluster.bootstrap}: `trimtab log topics --create` creates it")
-            await _create(admin, topic)
-        await _check(admin, cluster, topic)
+            await _create(admin, cluster, topic)
+        await _check(admin, cluster, topic, wanted)
 
 
-async def _create(admin: AIOKafkaAdminClient, topic: Topic) -> None:
+async def _create(admin: AIOKafkaAdminClient, cluster: Cluster, topic: Topic) -> None:
     new = NewTopic(topic.name, topic.partitions, topic.replicas, topic_configs=settings_of(topic))
     for name, code, *said in (await admin.create_topics([new])).topic_errors:
+        if code in MAY_NOT:
+            raise Misconfigured(f"there is no topic {name}: `trimtab log topics --create` creates it; to do so, {needs(cluster, [CREATE], TOPIC, name)}")
         if code == NOT_SO_MANY:
             raise Misconfigured(
                 f"topic {name} cannot have {topic.replicas} replicas ({said[0] if said else 'too few brokers'}): start more brokers, or set "
@@ -102,8 +111,11 @@ async def _create(admin: AIOKafkaAdminClient, topic: Topic) -> None:
             raise Misconfigured(f"topic {name} cannot be created: {for_code(code).__name__}{': ' + said[0] if said and said[0] else ''}")
 
 
-async def _check(admin: AIOKafkaAdminClient, cluster: Cluster, topic: Topic) -> None:
-    partitions = await _partitions(admin, topic.name)
+async def _check(admin: AIOKafkaAdminClient, cluster: Cluster, topic: Topic, wanted: Collection[Operation]) -> None:
+    found = await _settled(admin, topic.name)
+    if missing := lacking({*wanted, CONFIGS}, found["authorized_operations"]):
+        raise Misconfigured(needs(cluster, missing, TOPIC, topic.name))
+    partitions = found["partitions"]
     if len(partitions) != topic.partitions:
         raise Misconfigured(
             f"topic {topic.name} has {len(partitions)} partitions, not {topic.partitions}: set TRIMTAB_KAFKA_PARTITIONS={len(partitions)}, or begin anew "
@@ -126,15 +138,14 @@ async def _check(admin: AIOKafkaAdminClient, cluster: Cluster, topic: Topic) -> 
         )
 
 
-async def _partitions(admin: AIOKafkaAdminClient, name: str) -> list[dict[str, Any]]:
-    """As the brokers tell them, once each has a leader."""
+async def _settled(admin: AIOKafkaAdminClient, name: str) -> dict[str, Any]:
+    """The topic as the brokers tell it, once each of its partitions has a leader."""
     async with asyncio.timeout(PATIENCE):
         while True:
-            [found] = await admin.describe_topics([name])
-            partitions: list[dict[str, Any]] = found["partitions"]
-            if partitions and not found["error_code"] and all(p["leader"] >= 0 for p in partitions):
-                return partitions
-            if found["error_code"] not in (0, NO_SUCH_TOPIC, 5):  # 5: a leader is being elected
+            found = await described_topic(admin, name)
+            if found["partitions"] and not found["error_code"] and all(p["leader"] >= 0 for p in found["partitions"]):
+                return found
+            if found["error_code"] not in (0, NO_SUCH_TOPIC, NO_LEADER):  # the last while one is elected
                 raise Misconfigured(f"topic {name} cannot be described: {for_code(found['error_code']).__name__}")
             await asyncio.sleep(0.1)
 

@@ -50,7 +50,7 @@ class Member:
 
 @dataclass
 class Fleet:
-    """`settings` are added to those of every process."""
+    """`settings` are added to those of every process, `own` to those of one service's."""
 
     folder: Path
     bootstrap: str
@@ -61,6 +61,7 @@ class Fleet:
     replicas: int = 1
     many: Mapping[str, int] = field(default_factory=lambda: SERVICES)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     members: dict[str, Member] = field(default_factory=dict)
     http: httpx2.Client = field(default_factory=lambda: httpx2.Client(timeout=30, trust_env=False))
     key: str = ""
@@ -86,6 +87,7 @@ class Fleet:
             "sandbox_url": self.platform.url, "sandbox_token": "sandbox", "settle_seconds": 0.02, "checkpoint_records": 12, "checkpoint_seconds": 0.2,
             **{f"{service}_url": self.of(service)[0].url for service in ("ingest", "rules", "actions")},
             **self.settings,
+            **self.own.get(member.service, {}),
         }  # fmt: skip
         return CLEAN | {"OPENBLAS_NUM_THREADS": "1"} | {f"TRIMTAB_{name.upper()}": str(value) for name, value in values.items()}
 
@@ -165,8 +167,8 @@ class Fleet:
 
 
 @contextmanager
-def fleet(folder: Path, bootstrap: str, database: str, platform: Sandbox, **options: Any) -> Iterator[Fleet]:
-    made = Fleet(folder, bootstrap, database, platform, f"f{os.urandom(4).hex()}", **options)
+def fleet(folder: Path, bootstrap: str, database: str, platform: Sandbox, *, prefix: str = "", **options: Any) -> Iterator[Fleet]:
+    made = Fleet(folder, bootstrap, database, platform, prefix or f"f{os.urandom(4).hex()}", **options)
     try:
         yield made.start()
     finally:
