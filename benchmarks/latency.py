@@ -24,7 +24,7 @@ import uvloop
 
 from benchmarks.figure import Figure
 from benchmarks.ingest import JSON, _instant, _path
-from benchmarks.load import open_loop, request
+from benchmarks.load import apart, open_loop, request
 
 Probes: TypeAlias = list[tuple[int, str]]  # (the number of a request, the creative that it is the first of)
 
@@ -108,9 +108,8 @@ def sent(rate: int, size: int, seconds: float, key: str) -> tuple[list[bytes], P
 
 def measure(rate: int, size: int, interval: int, seconds: float = SECONDS) -> Iterator[Figure]:
     """`interval` in milliseconds."""
-    cpus = sorted(os.sched_getaffinity(0))
-    with tempfile.TemporaryDirectory() as folder:
-        arguments = [sys.executable, "-m", "benchmarks.latency", "serve", str(cpus[0] if len(cpus) > 1 else -1), folder]
+    with tempfile.TemporaryDirectory() as folder, apart() as core:
+        arguments = [sys.executable, "-m", "benchmarks.latency", "serve", str(core), folder]
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert process.stdout is not None and process.stdin is not None
         url, key = process.stdout.readline().split()

@@ -7,10 +7,26 @@ everything that should have been sent meanwhile (coordinated omission).
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+
+@contextmanager
+def apart() -> Iterator[int]:
+    """The core for the server; this process keeps to the others meanwhile. -1 where there is one core only, which both share."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2:
+        yield -1
+        return
+    os.sched_setaffinity(0, cores[1:])
+    try:
+        yield cores[0]
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def request(method: str, path: str, body: bytes, headers: Sequence[tuple[str, str]] = ()) -> bytes:
