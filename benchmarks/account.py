@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -136,23 +136,32 @@ def number(value: float, unit: str) -> Number:
     return Number(round(value * 1_000_000), 1_000_000, unit, f"{value:.6f}")
 
 
-def rules(count: int, interval: int, seed: int = 3, guarded: bool = False) -> list[Program]:
+USUAL_GUARDS = (Asked("sample", ()), Asked("status", ()))
+ALL_GUARDS = (
+    *USUAL_GUARDS, Asked("cooldown", (("after", "any change"), ("for", 6 * HOUR))), Asked("fresh", (("within", 3 * HOUR),)),
+    Asked("min_runtime", (("at_least", HOUR),)),
+)  # fmt: skip
+
+
+def rules(count: int, interval: int, seed: int = 3, guards: Sequence[Asked] = USUAL_GUARDS, far: float = 0.9) -> list[Program]:
     """Ratio against threshold with a minimum sample, in mixed shapes; every tenth with three clauses and arithmetic. Thresholds lie in the tail.
 
-    `interval` between boundaries is microseconds of engine time.
+    `interval` between boundaries is microseconds of engine time; the less `far` thresholds lie, the more rules fire. The minimum sample is a clause of the
+    condition, and asked about by the guard `sample` as well; without any guards nothing but the condition holds a rule back. The language refuses to write
+    such a rule, the engine judges it like any other.
     """
     rnd = random.Random(seed)
-    tail = 0.9 * count**0.17  # the more rules there are, the rarer what they look for, so that decisions stay about as many
+    tail = far * count**0.17  # the more rules there are, the rarer what they look for, so that decisions stay about as many
     made = []
     for i in range(count):
         depth, (window, _) = rnd.choice((1, 2, 3, 4)), rnd.choice(WINDOWS)
         metric = rnd.choice(METRICS)
         shown = PLAIN[SAMPLE_OF[metric.name]]
         usual = USUAL[metric.name]
-        far = rnd.uniform(1, 2) * tail if metric.unit == "EUR" else rnd.uniform(0.5, 1) / tail
+        off = rnd.uniform(1, 2) * tail if metric.unit == "EUR" else rnd.uniform(0.5, 1) / tail
         least = rnd.choice((100, 200, 500, 1_000)) * 1_000_000
         op = ">" if metric.unit == "EUR" else "<"
-        compare = Compare(op, MetricRef(0, window, metric.name), number(usual * far, metric.unit), f"{metric.name} {op} {usual * far:.6f}")
+        compare = Compare(op, MetricRef(0, window, metric.name), number(usual * off, metric.unit), f"{metric.name} {op} {usual * off:.6f}")
         enough = Compare(">=", MetricRef(1, window, shown.name), number(least / 1e6, shown.unit), f"{shown.name} >= {least / 1e6}")
         when: Condition = And((compare, enough))
         if i % 10 == 9:
@@ -160,10 +169,6 @@ def rules(count: int, interval: int, seed: int = 3, guarded: bool = False) -> li
             more = Compare(">", spent, number(least / 500_000, shown.unit), f"{shown.name} * 2 > {least / 500_000}")
             less = Compare("<", MetricRef(1, window, shown.name), number(1e9, shown.unit), f"{shown.name} < 1000000000")
             when = And((compare, more, less))
-        guards = [Asked("sample", ()), Asked("status", ())]
-        if guarded:
-            guards += [Asked("cooldown", (("after", "any change"), ("for", 6 * HOUR))), Asked("fresh", (("within", 3 * HOUR),))]
-            guards += [Asked("min_runtime", (("at_least", HOUR),))]
         made.append(
             Program(
                 rule=f"rule-{i:05d}", owner="jana@acme.example", objective="", platform="meta_ads", currency="EUR", zone="UTC", depth=depth, where=None,

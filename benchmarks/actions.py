@@ -11,13 +11,15 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
 from benchmarks.figure import Figure
+from benchmarks.stages import Stages, watched
 from deploy.postgres.server import Missing, Server
+from services.actions import intake, store, worker
 from services.actions.core.letter import canonical
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Entry, Head, Verified, following, verify
@@ -33,6 +35,16 @@ from services.kernel.record import Record
 
 ROUNDS = 5
 MINUTE = 60_000_000
+ROUTING: Stages = (
+    ("letters, their canonical text and hash", intake, "whole"), ("letters, their canonical text and hash", intake, "content_hash"),
+    ("policy", intake, "_judge"), ("what is known already", store, "next_offset"), ("what is known already", store, "hashes"),
+    ("what is known already", store, "kill_switch"), ("queue and escalations", intake, "_act"), ("ledger and outcomes", store.Change, "write"),
+    ("inbox", worker, "take_in"), ("the transaction's begin and commit, counters", ActionsService, "take_in"),
+)  # fmt: skip
+APPENDING: Stages = (
+    ("canonical text", ledger, "canonical"), ("chain, its hashes", ledger, "following"), ("rows into the database", ledger, "append"),
+)  # fmt: skip
+CHECKING: Stages = (("rows out of the database", ledger, "rows"), ("chain, its hashes", ledger.Walk, "go"))
 
 
 def decision(n: int, now: int) -> Decision:
@@ -127,6 +139,22 @@ def on_postgresql(rounds: int, decisions: int) -> Iterator[Figure]:
         server.remove()
 
 
+def stages(decisions: int, entries: int) -> Iterator[Figure]:
+    """Where the time goes, in a run of its own; what no stage says of appending and checking is the transaction."""
+    with tempfile.TemporaryDirectory() as folder, watched(ROUTING) as spent:
+        asyncio.run(routed(decisions, f"sqlite:///{Path(folder) / 'trimtab.db'}"))
+    yield from _told("routing", spent, decisions, "decision")
+    with tempfile.TemporaryDirectory() as folder, watched(APPENDING) as appending, watched(CHECKING) as checking:
+        asyncio.run(ledgered(entries, Path(folder)))
+    yield from _told("ledger append", appending, entries, "entry")
+    yield from _told("ledger verify", checking, entries, "entry")
+
+
+def _told(what: str, spent: Mapping[str, float], many: int, of: str) -> Iterator[Figure]:
+    for name, seconds in spent.items():
+        yield Figure("actions", f"{what}: stage {name}", 1e6 * seconds / many, f"us a{'n' if of == 'entry' else ''} {of}", at_most=True)
+
+
 def figures(quick: bool = False) -> Iterator[Figure]:
     rounds, decisions, entries = (3, 1_000, 5_000) if quick else (ROUNDS, 5_000, 20_000)
     routes, appends, checks, chains = [], [], [], []
@@ -143,6 +171,10 @@ def figures(quick: bool = False) -> Iterator[Figure]:
     yield Figure("actions", "ledger append, 500 a transaction", statistics.median(appends), "entries/s")
     yield Figure("actions", "ledger verify, a chain in memory", statistics.median(chains), "entries/s of processor", 100_000)
     yield Figure("actions", "ledger verify, from the database", statistics.median(checks), "entries/s of processor", 100_000)
+    if quick:
+        print("actions  where the time goes: skipped, it is told in whole sizes only", file=sys.stderr)
+    else:
+        yield from stages(decisions, entries)
 
 
 if __name__ == "__main__":

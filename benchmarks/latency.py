@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import median
 from typing import TypeAlias
 
 import httpx2
@@ -54,7 +55,7 @@ rules:
 
 
 def serve(cpu: int, folder: str) -> None:
-    """A whole installation until its standard input ends; then each decision of first-click and when it was durable."""
+    """A whole installation until its standard input ends; then of each decision of first-click when it was durable, and when its boundary was."""
     import structlog
 
     from services.adapters.settings import Settings
@@ -67,12 +68,14 @@ def serve(cpu: int, folder: str) -> None:
     async def run() -> None:
         trimtab = Embedded(Settings(data=Path(folder), port=0))
         await trimtab.start()
-        seen: dict[str, float] = {}
+        seen: dict[str, tuple[float, float]] = {}
+        ahead = time.time() - time.perf_counter()
 
         async def watch() -> None:
             async for page in trimtab.decisions.follow(0, 0):
                 now = time.perf_counter()
-                seen.update({s.record.path: now for s in page if s.record.rule_id == "first-click" and s.record.path not in seen})
+                first = {s.record.path: s.record.now for s in page if s.record.rule_id == "first-click" and s.record.path not in seen}
+                seen.update({path: (now, boundary / 1e6 - ahead) for path, boundary in first.items()})
 
         watching = asyncio.create_task(watch())
         async with trimtab.serving() as url:
@@ -106,8 +109,8 @@ def sent(rate: int, size: int, seconds: float, key: str) -> tuple[list[bytes], P
     return made, probes
 
 
-def measure(rate: int, size: int, interval: int, seconds: float = SECONDS) -> Iterator[Figure]:
-    """`interval` in milliseconds."""
+def measure(rate: int, size: int, interval: int, seconds: float = SECONDS, is_told: bool = True) -> Iterator[Figure]:
+    """`interval` in milliseconds. Where the time goes follows, where it `is_told`."""
     with tempfile.TemporaryDirectory() as folder, apart() as core:
         arguments = [sys.executable, "-m", "benchmarks.latency", "serve", str(core), folder]
         process = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -119,13 +122,19 @@ def measure(rate: int, size: int, interval: int, seconds: float = SECONDS) -> It
         measured, began = uvloop.run(open_loop(int(url.rpartition(":")[2]), requests, rate / size))
         time.sleep(2 * interval / 1000 + 1)
         process.stdin.close()
-        seen: dict[str, float] = json.loads(process.stdout.readline())
+        seen: dict[str, tuple[float, float]] = json.loads(process.stdout.readline())
         process.wait(60)
     if measured.refused:
         raise RuntimeError(f"the server answered {measured.refused[0]!r}")
     case = f"events/s={rate} interval={interval}ms decisions={len(probes)}"
-    yield from told(case, probes, seen, began, size / rate, GOALS[interval])
+    yield from told(case, probes, {path: at for path, (at, _) in seen.items()}, began, size / rate, GOALS[interval])
     yield Figure("latency", f"{case} acknowledged p99", measured.quantile(0.99), "s", at_most=True)
+    if is_told:
+        waited = [seen[path][1] - (began + r * size / rate) for r, path in probes]
+        decided = [at - boundary for at, boundary in (seen[path] for _, path in probes)]
+        stages = (("acknowledged", measured.quantile(0.5)), ("waiting for its boundary", median(waited)))
+        for name, value in (*stages, ("from the boundary to the durable decision", median(decided))):
+            yield Figure("latency", f"{case} stage {name} p50", value, "s", at_most=True)
 
 
 def told(
@@ -145,8 +154,10 @@ CASES = ((100, 1, 1_000), (1_000, 10, 1_000), (5_000, 25, 1_000), (1_000, 10, 10
 
 
 def figures(quick: bool = False) -> Iterator[Figure]:
-    for rate, size, interval in CASES[1:2] if quick else CASES:
-        yield from measure(rate, size, interval, 6.0 if quick else SECONDS)
+    for rate, size, interval in CASES:
+        yield from measure(rate, size, interval, 4.0 if quick else SECONDS, is_told=not quick)
+    if quick:
+        print("latency  where the time goes: skipped, it is told in whole sizes only", file=sys.stderr)
 
 
 if __name__ == "__main__":

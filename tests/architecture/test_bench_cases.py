@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from benchmarks import ingest
+from benchmarks import engine, ingest
+from benchmarks.account import ALL_GUARDS, rules
+from benchmarks.engine import CASES, Case
 from benchmarks.load import apart
 from benchmarks.shapes import BATCHES, count
+from benchmarks.stages import watched
 
 NOW = 1_772_366_400_000_000
 
@@ -31,3 +37,44 @@ def test_the_load_keeps_off_the_server_s_core_and_may_use_it_again_afterwards() 
         within = os.sched_getaffinity(0)
     assert os.sched_getaffinity(0) == before
     assert (core, within) == (-1, before) if len(before) < 2 else {core} | within == before and core not in within
+
+
+def test_every_case_of_the_engine_holds_as_many_ids_as_the_page_says_and_has_a_name_of_its_own() -> None:
+    assert {case.held for case in CASES} == {20_000_000}
+    assert str(Case(held=0)) == f"{Case()} held=0"
+    assert len({str(case) for case in CASES}) == len({str(case.small) for case in CASES}) == len(CASES)
+
+
+def test_a_boundary_at_a_time_stands_beside_a_hundred_at_once_and_each_says_which_it_is() -> None:
+    sparse = [case for case in CASES if case.tick == 100]
+    assert [(case.at_once, case.goal) for case in sparse] == [(100, 150_000), (1, None)]
+    assert [str(case).partition("entities=1255 ")[2] for case in sparse] == ["100 boundaries at once", "one boundary at a time"]
+
+
+def test_fewer_decisions_than_one_in_a_thousand_events_are_a_goal_missed() -> None:
+    for case in CASES:
+        assert [engine.decided(case, n).reached for n in (case.events // 1_000 - 1, case.events // 1_000)] == [False, True]
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.per_record == 1], ids=str)
+def test_thresholds_lie_where_one_event_in_a_thousand_brings_about_a_decision(case: Case) -> None:
+    _, decisions = engine.run(replace(case, per_record=1_000, held=0))
+    assert engine.decided(case, len(decisions)).reached
+
+
+def test_guards_off_is_no_guard_at_all() -> None:
+    on, off = (rules(20, 1, guards=guards) for guards in (ALL_GUARDS, ()))
+    assert {len(rule.guards) for rule in off} == {0}
+    assert {len(rule.guards) for rule in on} == {5}
+    assert [rule.when for rule in on] == [rule.when for rule in off]
+
+
+def test_a_stage_is_told_without_those_that_it_calls_and_nothing_is_watched_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(10))
+    monkeypatch.setattr(time, "perf_counter", lambda: 2.0 ** next(ticks))  # outer from 1 to 8, inner from 2 to 4
+    work = SimpleNamespace(inner=lambda: "done", outer=lambda: work.inner())
+    before = dict(vars(work))
+    with watched([("inner", work, "inner"), ("outer", work, "outer")]) as spent:
+        assert work.outer() == "done"
+    assert spent == {"inner": 2.0, "outer": 5.0}
+    assert vars(work) == before
