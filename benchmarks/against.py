@@ -12,7 +12,7 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,11 +21,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 ROOT = Path(__file__).parents[1]
+BENCH_PYTHON = ROOT / ".venv-bench" / "bin" / "python"  # with what the engine is measured against; a tree that is checked out has none
 TURNS = 3
 SLOWER = 0.9
 MOST_TURNS = 0.75  # of them must say so
 
-Told: TypeAlias = list[dict[str, Any]]
+Told: TypeAlias = list[dict[str, Any]]  # a figure each
 Measure: TypeAlias = Callable[[], Told | None]  # the figures of one run, None where it cannot be run
 
 
@@ -52,6 +53,10 @@ class Case:
     def is_slower(self) -> bool:
         return bool(self.pairs) and self.ratio < SLOWER and sum(r < 1 for r in self.ratios) >= MOST_TURNS * len(self.pairs)
 
+    @property
+    def is_compared(self) -> bool:
+        return bool(self.pairs)
+
     def __str__(self) -> str:
         before, now = (statistics.median(pair[i] for pair in self.pairs) for i in (1, 0))
         return f"{self.name:<64} {before:>14,.4g} -> {now:>12,.4g} {self.unit}   {self.ratio:.2f}"
@@ -63,11 +68,16 @@ class CannotRun(Exception):
 
 def compared(here: Measure, there: Measure, turns: int = TURNS) -> list[Case]:
     """The figures that both trees have, measured in turns; raises CannotRun. Where anything seems slower there are twice as many turns."""
+    return [case for case in measured(here, there, turns) if case.is_compared]
+
+
+def measured(here: Measure, there: Measure, turns: int = TURNS) -> list[Case]:
+    """The same, and the figures that only one of the trees has, which are compared with nothing."""
     cases: dict[str, Case] = {}
     _measure(cases, here, there, range(turns))
     if any(case.is_slower for case in cases.values()):
         _measure(cases, here, there, range(turns, 2 * turns))
-    return [case for case in cases.values() if case.pairs]
+    return list(cases.values())
 
 
 def _measure(cases: dict[str, Case], here: Measure, there: Measure, turns: Sequence[int]) -> None:
@@ -78,27 +88,38 @@ def _measure(cases: dict[str, Case], here: Measure, there: Measure, turns: Seque
         now, before = told[here], told[there]
         if now is None or before is None:
             raise CannotRun("this tree" if now is None else "the tree before")
-        values = {figure["case"]: float(figure["value"]) for figure in before}
+        values = {key_of(figure): float(figure["value"]) for figure in before}
+        for figure in now + before:
+            cases.setdefault(key_of(figure), Case(figure["case"], figure["unit"], bool(figure.get("at_most"))))
         for figure in now:
-            case = cases.setdefault(figure["case"], Case(figure["case"], figure["unit"], bool(figure.get("at_most"))))
-            if case.name in values:
-                case.pairs.append((float(figure["value"]), values[case.name]))
+            if key_of(figure) in values:
+                cases[key_of(figure)].pairs.append((float(figure["value"]), values[key_of(figure)]))
+
+
+def key_of(figure: Mapping[str, Any]) -> str:
+    """One case may be told in events a second and in those of processor."""
+    return f"{figure['case']} {figure['unit']}"
 
 
 def against(revision: str, names: Sequence[str]) -> int:
-    """0 where nothing got slower, 1 where something did or this tree cannot run a benchmark; what the older tree cannot run is named."""
-    slower, failed = [], False
+    """0 where nothing got slower, 1 where something did or this tree cannot run a benchmark; what is not compared is named."""
+    slower, apart, failed = list[str](), list[str](), False
     with checked_out(revision) as (own, ours):
         for name in names:
+            skipped: dict[str, None] = {}
             try:
-                cases = compared(partial(_figures, name, ROOT), partial(_figures, name, ours, own))
+                cases = measured(partial(_figures, name, skipped, ROOT), partial(_figures, name, skipped, ours, own))
             except CannotRun as error:
                 failed = failed or str(error) == "this tree"
-                print(f"{name}: {error} cannot run it", flush=True)
+                apart += [f"{name}: {error} cannot run it"]
+                print(apart[-1], flush=True)
                 continue
-            for case in cases:
+            for case in (c for c in cases if c.is_compared):
                 print(f"{name:<8} {case}", flush=True)
+            apart += [*skipped, *(f"{name} {case.name}: only one of the trees has it" for case in cases if not case.is_compared)]
             slower += [f"{name} {case.name}: {case.ratio:.2f} of what it was at {revision}" for case in cases if case.is_slower]
+    for line in apart:
+        print(f"NOT COMPARED {line}")
     for line in slower:
         print(f"SLOWER {line}")
     return int(failed or bool(slower))
@@ -121,12 +142,13 @@ def checked_out(revision: str) -> Iterator[tuple[Path, Path]]:
             subprocess.run(["git", "worktree", "remove", "--force", str(own)], cwd=ROOT, check=True)
 
 
-def _figures(name: str, *trees: Path) -> Told | None:
-    """Of the first of the trees that can run the benchmark."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"JSON": "1"}
+def _figures(name: str, skipped: dict[str, None], *trees: Path) -> Told | None:
+    """Of the first of the trees that can run the benchmark, in small sizes; what it skips is added to `skipped`."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"JSON": "1", "BENCH_PYTHON": str(BENCH_PYTHON)}
     for tree in trees:
         ran = subprocess.run([sys.executable, "-m", "benchmarks", "--quick", name], cwd=tree, env=environment, capture_output=True, text=True, check=False)
         if not ran.returncode:
+            skipped |= dict.fromkeys(line for line in ran.stderr.splitlines() if ": skipped, " in line)
             return [json.loads(line) for line in ran.stdout.splitlines()]
         print(ran.stderr[-500:], file=sys.stderr)
     return None

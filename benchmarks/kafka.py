@@ -1,6 +1,6 @@
 """The log on Apache Kafka beside bare clients and beside the log in memory, on one broker of this machine; and what people wait for in production.
 
-    python -m benchmarks.kafka [--quick] [PART ...]     of loop, producer, workers, actions, restore, latency, restarts; --quick is the first four, small
+    python -m benchmarks.kafka [--quick] [PART ...]     of loop, producer, workers, actions, restore, latency, restarts; --quick is all of them, small
 
 Who is compared takes turns. Each turn counts seconds and seconds of processor: a broker beside two workers takes a part of two cores, and then the second is
 the figure to read. What is compared is also checked: the events are counted, and from Kafka the engine decides what it decides from memory.
@@ -62,7 +62,7 @@ from services.rules_engine.core.partition import Partition
 RULES, PER_RECORD, SENDERS = 100, 100, 64
 ROUNDS, LONG = 5, 30.0  # turns; seconds without a record after which a bare consumer is lost
 CORE = 0.9  # of a core, which a worker must have had for its seconds to say something
-ENTITIES, RESTORE_GOAL = 800_000, 40.0  # creatives, of a million entities; seconds
+ENTITIES, FEW_ENTITIES, RESTORE_GOAL = 800_000, 20_000, 40.0  # creatives, of a million entities; seconds
 NUMBERS = itertools.count(1)
 ROOT = Path(__file__).parents[1]
 Say: TypeAlias = Callable[[list[Decision]], Awaitable[None]]
@@ -415,11 +415,11 @@ def recorded(bootstrap: str, size: Size) -> Iterator[Figure]:
     yield Figure("kafka", f"{told}Kafka and PostgreSQL", statistics.median(ours), "decisions/s", None, ratio, "memory and SQLite")
 
 
-def restored() -> Iterator[Figure]:
+def restored(creatives: int = ENTITIES) -> Iterator[Figure]:
     """A million live entities, from a checkpoint in a folder. Which log it is makes no difference: none of it is read but the end."""
     from benchmarks import restore
 
-    found = restore.run(ENTITIES)
+    found = restore.run(creatives)
     case = f"restore: entities={found['entities']:.0f} rules={restore.RULES}"
     yield Figure("kafka", f"{case} checkpoint", found["size"], "MB", at_most=True)
     yield Figure("kafka", f"{case} start, nothing to fold", found["start"], "s", RESTORE_GOAL, at_most=True)
@@ -429,12 +429,11 @@ def restored() -> Iterator[Figure]:
 # -- all of it -------------------------------------------------------------------------------------------------------------
 
 ON_A_BROKER: dict[str, Callable[[str, Size], Coroutine[Any, Any, list[Figure]]]] = {"loop": loop, "producer": producer, "workers": workers}
-SHORT = (*ON_A_BROKER, "actions")
-PARTS = (*SHORT, "restore", "latency", "restarts")
+PARTS = (*ON_A_BROKER, "actions", "restore", "latency", "restarts")
 
 
 def figures(quick: bool = False, parts: Sequence[str] = ()) -> Iterator[Figure]:
-    parts, size = parts or (SHORT if quick else PARTS), QUICK if quick else Size()
+    parts, size = parts or PARTS, QUICK if quick else Size()
     with tempfile.TemporaryDirectory(prefix="trimtab-bench-kafka-") as folder:
         brokers = Brokers(Path(folder))
         try:
@@ -450,7 +449,7 @@ def figures(quick: bool = False, parts: Sequence[str] = ()) -> Iterator[Figure]:
                 elif part == "actions":
                     yield from recorded(brokers.bootstrap, size)
                 elif part == "restore":
-                    yield from restored()
+                    yield from restored(FEW_ENTITIES if quick else ENTITIES)
                 else:
                     from benchmarks import fleet
 

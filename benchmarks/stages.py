@@ -10,16 +10,17 @@ from inspect import iscoroutinefunction
 from typing import Any, TypeAlias
 
 Stages: TypeAlias = Sequence[tuple[str, Any, str]]  # (its name, where the function is looked up, under which name); several may be one stage
+Clock: TypeAlias = Callable[[], float]
 
 
 @contextmanager
-def watched(stages: Stages) -> Iterator[dict[str, float]]:
-    """Seconds by stage, each without those of the stages that it calls. For one task at a time."""
+def watched(stages: Stages, clock: Clock = time.perf_counter) -> Iterator[dict[str, float]]:
+    """Seconds of the clock by stage, each without those of the stages that it calls. For one task at a time."""
     spent = {name: 0.0 for name, _, _ in stages}
     inside: list[float] = []  # of each stage that runs, the seconds of the stages it has called
     kept = [(owner, attribute, getattr(owner, attribute)) for _, owner, attribute in stages]
     for (name, owner, attribute), (_, _, function) in zip(stages, kept, strict=True):
-        setattr(owner, attribute, _timed(function, name, spent, inside))
+        setattr(owner, attribute, _timed(function, name, spent, inside, clock))
     try:
         yield spent
     finally:
@@ -27,27 +28,27 @@ def watched(stages: Stages) -> Iterator[dict[str, float]]:
             setattr(owner, attribute, function)
 
 
-def _timed(function: Callable[..., Any], name: str, spent: dict[str, float], inside: list[float]) -> Callable[..., Any]:
+def _timed(function: Callable[..., Any], name: str, spent: dict[str, float], inside: list[float], clock: Clock) -> Callable[..., Any]:
     @contextmanager
-    def clock() -> Iterator[None]:
+    def counted() -> Iterator[None]:
         inside.append(0.0)
-        began = time.perf_counter()
+        began = clock()
         try:
             yield
         finally:
-            took = time.perf_counter() - began
+            took = clock() - began
             spent[name] += took - inside.pop()
             if inside:
                 inside[-1] += took
 
     @wraps(function)
     def call(*a: Any, **k: Any) -> Any:
-        with clock():
+        with counted():
             return function(*a, **k)
 
     @wraps(function)
     async def call_async(*a: Any, **k: Any) -> Any:
-        with clock():
+        with counted():
             return await function(*a, **k)
 
     return call_async if iscoroutinefunction(function) else call

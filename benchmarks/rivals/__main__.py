@@ -1,8 +1,15 @@
-"""One contestant in a process of its own: python -m benchmarks.rivals NAME EVENTS. It says `ready`, then answers each line that it reads with one.
+"""One contestant in a process of its own: python -m benchmarks.rivals NAME EVENTS, of the engine the ids that are known instead of the events of a run.
 
-    run      {"rate": events a second of processor}
-    check N  {"held": [[rule, entity], ...]} whose condition ever held over the first N events of a log without late ones, each of them fiftyfold and alone
-             in its boundary. Of several rules on one entity at once the engine fires one and refuses the others as outranked, which no other does
+It says `ready`, then answers each line that it reads with one.
+
+    run         {"rate": events a second of processor}
+    check N     {"held": [[rule, entity, event], ...]}, the number of the event at whose boundary the condition first held, over the first N events of a log
+                without late ones, each of them fiftyfold and alone in its boundary
+    stream N    the same over the first N events of the very stream that is timed, as they are, each alone in its boundary
+    boundaries  {"held": [[rule, entity, from, until], ...]} over the whole of that stream, judged at the boundaries that are timed, of 10,000 events each:
+                the number of the boundary at which the condition came to hold, and at which it held no more, -1 where it holds to the end
+
+Of several rules on one entity at once the engine fires one and refuses the others as outranked, which no other does; both are told.
 """
 
 from __future__ import annotations
@@ -12,29 +19,64 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import chain, islice
 
-from benchmarks.account import MEASURES, deltas, span
+from benchmarks.account import MEASURES, START, deltas, span
 from benchmarks.rivals import bare, frameworks, libraries
-from benchmarks.rivals.per_event import Fired, PerEvent, compiled
-from benchmarks.rivals.plain import MICRO, NAMES, Event, Rule, events, plain_rules
+from benchmarks.rivals.per_event import Fired, PerEvent, Stretch, compiled
+from benchmarks.rivals.plain import MICRO, NAMES, Event, Rule, events, everyone_of, plain_rules
 
-ACCOUNT, CREATIVES, RULES = 500_000, 1_000, 100
+ACCOUNT, CREATIVES, RULES, TICK = 500_000, 1_000, 100, 10_000
 CHECKED, CHECKED_CREATIVES, FOLD = 25_920, 40, 50  # one every five seconds, which divides every pane
-Contestant = tuple[Callable[[], float], Callable[[Sequence[Event]], list[Fired]]]
 
 
-def engine(per_record: int, count: int) -> Contestant:
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """`check` is given events, each alone in its boundary, and how far they are apart; `stretches` judges all that is timed, where it can."""
+
+    run: Callable[[], float]
+    check: Callable[[Log], list[Fired]]
+    stretches: Callable[[], list[Stretch]] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """The first `first` of the `total` events of so many creatives, each amount `fold` times."""
+
+    total: int
+    creatives: int
+    first: int
+    fold: int = 1
+
+    @property
+    def events(self) -> list[Event]:
+        return [replace(e, amount=e.amount * self.fold) for e in events(self.total, self.creatives, self.first)]
+
+    @property
+    def apart(self) -> int:
+        return span(self.total)
+
+
+def engine(per_record: int, known: int) -> Contestant:
+    """It judges the whole account, with so many ids known."""
     from benchmarks.engine import Case, known_ids, prepared
     from services.adapters.codec.record import decode
     from services.adapters.log.codec import EVENTS
+    from services.kernel.decision import Decision
     from services.kernel.record import EventBatch, Stamped, Tick
 
-    case = Case(rules=RULES, per_record=per_record, creatives=CREATIVES, events=count)
-    held, records, page = known_ids(case.held), list(deltas(count, per_record, CREATIVES)), case.tick // per_record
+    count = ACCOUNT
+    case = Case(rules=RULES, per_record=per_record, tick=TICK, creatives=CREATIVES, events=count, held=known)
+    held, page = known_ids(known), TICK // per_record
+
+    @cache
+    def timed() -> list[tuple[int, bytes]]:
+        return list(deltas(count, per_record, CREATIVES))
 
     def run() -> float:
-        partition = prepared(case, held)
+        records, partition = timed(), prepared(case, held)
         offset = partition.offset
         gc.collect()
         gc.freeze()
@@ -48,23 +90,38 @@ def engine(per_record: int, count: int) -> Contestant:
         gc.unfreeze()
         return count / took
 
-    def check(checked: Sequence[Event]) -> list[Fired]:
-        partition = prepared(replace(case, per_record=1, tick=1, events=CHECKED, held=0), None)
+    def check(log: Log) -> list[Fired]:
+        partition = prepared(replace(case, per_record=1, tick=1, events=log.total, held=0), None, is_live=False)
         decisions, offset, stamp = [], partition.offset, 0
-        for (stamp, data), _ in zip(deltas(CHECKED, 1, CHECKED_CREATIVES), checked, strict=False):
+        for stamp, data in islice(deltas(log.total, 1, log.creatives), log.first):
             batch = decode(data)
             assert isinstance(batch, EventBatch)
-            decisions += partition.step([Stamped(offset, stamp, replace(batch, amount=batch.amount * FOLD))])
+            decisions += partition.step([Stamped(offset, stamp, replace(batch, amount=batch.amount * log.fold))])
             offset += 1
-        decisions += partition.step([Stamped(offset, stamp + span(CHECKED), Tick())])
-        return [(d.rule_id, d.path) for d in decisions if d.kind == "fired" or d.refusals == ("outranked",)]
+        decisions += partition.step([Stamped(offset, stamp + log.apart, Tick())])
+        return [(d.rule_id, d.path, d.now - log.apart) for d in decisions if d.kind == "fired" or d.refusals == ("outranked",)]
 
-    return run, check
+    def stretches() -> list[Stretch]:
+        records, partition = timed(), prepared(replace(case, held=0), None)
+        decisions, offset, begun = list[Decision](), partition.offset, dict[tuple[str, str], int]()
+        for i in range(0, count // per_record, page):
+            part = records[i : i + page]
+            decisions += partition.step([Stamped(offset + i + j, part[-1][0], decode(data)) for j, (_, data) in enumerate(part)])
+        decisions += partition.step([Stamped(offset + len(records), records[-1][0] + span(count), Tick())])
+        found: list[Stretch] = []
+        for d in decisions:
+            if d.kind == "cleared":
+                found.append((d.rule_id, d.path, begun.pop((d.rule_id, d.path)), d.now))
+            else:
+                begun.setdefault((d.rule_id, d.path), d.now)
+        return found + [(*key, since, -1) for key, since in begun.items()]
+
+    return Contestant(run, check, stretches)
 
 
 def loop(prepare: Callable[[Sequence[Event]], Callable[[], float]], count: int) -> Contestant:
     once = prepare(list(events(ACCOUNT, CREATIVES, count)))
-    return lambda: count / once(), lambda checked: []
+    return Contestant(lambda: count / once(), lambda log: [])
 
 
 def per_event(make: Callable[[Sequence[Rule], bool], PerEvent], count: int, on_roll: bool = True) -> Contestant:
@@ -92,19 +149,23 @@ def per_event(make: Callable[[Sequence[Rule], bool], PerEvent], count: int, on_r
         gc.unfreeze()
         return (count - half) / took
 
-    def check(checked: Sequence[Event]) -> list[Fired]:
+    def check(log: Log) -> list[Fired]:
         to = make(rules, on_roll)
-        to.ahead = span(CHECKED)
-        feed(to, bare.as_json(checked))
+        to.ahead = log.apart
+        feed(to, bare.as_json(log.events))
         return to.fired
 
-    return once, check
+    def stretches() -> list[Stretch]:
+        interval = TICK * span(ACCOUNT)
+        return make(rules, False).at_boundaries(chain(everyone_of(CREATIVES, START - interval), events(ACCOUNT, CREATIVES)), interval)
+
+    return Contestant(once, check, stretches)
 
 
 def framework(made: Callable[[Sequence[Event], Sequence[Rule]], frameworks.Ran], count: int) -> Contestant:
     rules = plain_rules(RULES)
     run = made(list(events(ACCOUNT, CREATIVES, count)), rules)
-    return lambda: (count - count // 2) / run()[0], lambda checked: made(checked, rules)()[1]
+    return Contestant(lambda: (count - count // 2) / run()[0], lambda log: made(log.events, rules)()[1])
 
 
 def plain(rules: Sequence[Rule], on_roll: bool) -> PerEvent:
@@ -134,15 +195,35 @@ CONTESTANTS: dict[str, Callable[[int], Contestant]] = {
 }
 
 
+def firsts(fired: Sequence[Fired], apart: int) -> list[tuple[str, str, int]]:
+    """Of each rule and entity the number of the event at which it first held; quixstreams tells instants in milliseconds only."""
+    found: dict[tuple[str, str], int] = {}
+    for rule, path, at in fired:
+        found[rule, path] = min(at, found.get((rule, path), at))
+    return sorted((rule, path, round((at - START) / apart)) for (rule, path), at in found.items())
+
+
+def numbered(stretches: Sequence[Stretch]) -> list[Stretch]:
+    interval = TICK * span(ACCOUNT)
+    return sorted((rule, path, (since - START) // interval, -1 if until < 0 else (until - START) // interval) for rule, path, since, until in stretches)
+
+
 def main(name: str, count: int) -> None:
-    run, check = CONTESTANTS[name](count)
+    contestant = CONTESTANTS[name](count)
     print("ready", flush=True)
     for line in sys.stdin:
-        if line.startswith("check"):
-            checked = [replace(e, amount=e.amount * FOLD) for e in events(CHECKED, CHECKED_CREATIVES, int(line.split()[1]))]
-            print(json.dumps({"held": sorted(set(check(checked)))}), flush=True)
-        else:
-            print(json.dumps({"rate": run()}), flush=True)
+        match line.split():
+            case ["check", first]:
+                log = Log(CHECKED, CHECKED_CREATIVES, int(first), FOLD)
+                print(json.dumps({"held": firsts(contestant.check(log), log.apart)}), flush=True)
+            case ["stream", first]:
+                log = Log(ACCOUNT, CREATIVES, int(first))
+                print(json.dumps({"held": firsts(contestant.check(log), log.apart)}), flush=True)
+            case ["boundaries"]:
+                assert contestant.stretches is not None
+                print(json.dumps({"held": numbered(contestant.stretches())}), flush=True)
+            case _:
+                print(json.dumps({"rate": contestant.run()}), flush=True)
 
 
 if __name__ == "__main__":

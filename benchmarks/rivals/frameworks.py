@@ -64,14 +64,14 @@ class Rules:
 
         return replace(rule, clauses=tuple(replace(c, left=of(c.left), right=of(c.right)) for c in rule.clauses))
 
-    def judge(self, path: str, measure: int, sums: Sequence[int]) -> list[Fired]:
+    def judge(self, path: str, at: int, measure: int, sums: Sequence[int]) -> list[Fired]:
         group = self.groups.get((path.count("/"), measure))
         if group is None:
             return []
         held, on = group[1](sums), self.on.setdefault(path, set())
         if not held and not on:
             return []
-        fired = [(name, path) for name in held if name not in on]
+        fired = [(name, path, at) for name in held if name not in on]
         on -= group[0]
         on.update(held)
         return fired
@@ -108,7 +108,7 @@ class Panes:
                 for i in range(4):
                     total[i] -= gone[i]
             total[measure] += added
-            fired += rules.judge(path, measure, total)
+            fired += rules.judge(path, at, measure, total)
         held.panes[pane] = sums
         return fired
 
@@ -117,10 +117,6 @@ def _entities(path: str) -> Iterator[str]:
     parts = path.split("/")
     for depth in LEVELS:
         yield "/".join(parts[: depth + 1])
-
-
-def _judged(rules: Rules, path: str, at: int, measure: int, sums: Sequence[int]) -> list[Fired]:
-    return rules.judge(path, measure, sums)
 
 
 def bytewax(events: Sequence[Event], rules: Sequence[Rule], panes: bool = False) -> Ran:
@@ -168,7 +164,7 @@ def bytewax(events: Sequence[Event], rules: Sequence[Rule], panes: bool = False)
         clock = EventClock(lambda v: v.at, timedelta(0), now_getter=lambda: epoch, to_system_utc=lambda _: None)
         for i, (wide, width) in enumerate(WINDOWS):
             pane = timedelta(microseconds=width)
-            judge = partial(_judged, Rules(rules, i))
+            judge = Rules(rules, i).judge
             windower: Any = SlidingWindower(timedelta(microseconds=wide) + pane, pane, epoch)
             if panes:
                 if width == WINDOWS[i - 1][1]:
@@ -204,7 +200,7 @@ def bytewax_of_ours(events: Sequence[Event], rules: Sequence[Rule]) -> Ran:
 def _oldest(fired: list[Fired], rules: Rules, length: int, hop: int, row: Any, key: Any, stamp: int, headers: Any) -> None:
     *sums, at, measure = row["value"]
     if row["start"] == ((at - length) // hop + 1) * hop:
-        fired.extend(rules.judge(key, measure, sums))
+        fired.extend(rules.judge(key, at * 1000, measure, sums))
 
 
 def _pane(fired: list[Fired], panes: Panes, row: Any, key: Any, stamp: int, headers: Any) -> None:

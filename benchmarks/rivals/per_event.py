@@ -11,9 +11,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 from benchmarks.account import WINDOWS
-from benchmarks.rivals.plain import LEVELS, Clause, Rule
+from benchmarks.rivals.plain import LEVELS, Clause, Event, Rule
 
-Fired = tuple[str, str]  # rule, entity
+Fired = tuple[str, str, int]  # rule, entity, the instant of the event at which it came to hold; microseconds
+Stretch = tuple[str, str, int, int]  # rule, entity, the boundary at which it came to hold, and that at which it held no more, -1 where it holds to the end
 SIDES = range(len(WINDOWS))
 
 
@@ -52,7 +53,7 @@ class PerEvent:
         self.lineages: dict[str, tuple[Entity, ...]] = {}
         self.panes: dict[int, dict[int, dict[tuple[str, int], float]]] = {width: {} for _, width in WINDOWS}
         self.oldest = [0 for _ in WINDOWS]
-        self.roll_at = 0
+        self.roll_at = self.at = 0
         self.fired: list[Fired] = []
 
     @staticmethod
@@ -64,6 +65,7 @@ class PerEvent:
         if id in self.seen:
             return
         self.seen.add(id)
+        self.at = at
         if self.unit != 1:
             amount /= self.unit
         now = at + self.ahead
@@ -86,12 +88,38 @@ class PerEvent:
             for entity in left:
                 self.judge(entity, 4)
 
+    def at_boundaries(self, events: Iterable[Event], interval: int) -> list[Stretch]:
+        """Judged as the engine judges, all entities at every boundary and none between two; each boundary is `interval` after the one before."""
+        judge, self.judge = self.judge, lambda *_: None  # type: ignore[method-assign]
+        begun: dict[tuple[str, str], int] = {}
+        stretches: list[Stretch] = []
+
+        def boundary(now: int) -> None:
+            self._roll(now)
+            for entity in self.entities.values():
+                before = set(entity.on)
+                judge(entity, 4)
+                stretches.extend((name, entity.path, begun.pop((name, entity.path)), now) for name in before - entity.on)
+                begun.update(((name, entity.path), now) for name in entity.on - before)
+
+        now = 0
+        for e in events:
+            due = (e.at // interval + 1) * interval
+            while now and now < due:
+                boundary(now)
+                now += interval
+            now = due
+            self.feed(e.id, e.entity, e.at, e.measure, e.amount)
+        boundary(now)
+        self.judge = judge  # type: ignore[method-assign]
+        return stretches + [(*key, since, -1) for key, since in begun.items()]
+
     def judge(self, entity: Entity, measure: int) -> None:
         group = self.groups[entity.depth - 1][measure]
         if group is not None:
             held = group[1](entity.sums)
             if held or entity.on:
-                self.fired += [(name, entity.path) for name in held if name not in entity.on]
+                self.fired += [(name, entity.path, self.at) for name in held if name not in entity.on]
                 entity.on -= group[0]
                 entity.on.update(held)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from benchmarks.account import DAY, HOUR, MEASURES, WINDOWS, deltas, rules
+from benchmarks.account import DAY, HOUR, MEASURES, WINDOWS, deltas, everyone, rules
 from services.adapters.codec.record import decode
 from services.kernel.record import EventBatch
 from services.rules_engine.core.program import And, Arithmetic, Compare, Condition, MetricRef, Number, Program
@@ -32,8 +32,17 @@ def events(total: int, creatives: int, first: int | None = None) -> Iterator[Eve
     return islice(_events(total, creatives), first)
 
 
+def everyone_of(creatives: int, at: int) -> Iterator[Event]:
+    """The events that make every creative live before the clock starts."""
+    return _read(everyone(creatives, at))
+
+
 def _events(total: int, creatives: int) -> Iterator[Event]:
-    for _, data in deltas(total, 100, creatives):
+    return _read(deltas(total, 100, creatives))
+
+
+def _read(records: Iterable[tuple[int, bytes]]) -> Iterator[Event]:
+    for _, data in records:
         batch = decode(data)
         assert isinstance(batch, EventBatch)
         columns = (batch.entity.tolist(), batch.occurred_at.tolist(), batch.amount_measure.tolist(), batch.amount.tolist())

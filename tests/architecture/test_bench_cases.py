@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from benchmarks import engine, ingest
+from benchmarks import engine, ingest, kafka, latency, rivals
 from benchmarks.account import ALL_GUARDS, rules
 from benchmarks.engine import CASES, Case
+from benchmarks.figure import Figure
 from benchmarks.load import apart
+from benchmarks.rivals import __main__ as contestants
 from benchmarks.shapes import BATCHES, count
 from benchmarks.stages import watched
 
@@ -69,12 +71,78 @@ def test_guards_off_is_no_guard_at_all() -> None:
     assert [rule.when for rule in on] == [rule.when for rule in off]
 
 
-def test_a_stage_is_told_without_those_that_it_calls_and_nothing_is_watched_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    ticks = iter(range(10))
-    monkeypatch.setattr(time, "perf_counter", lambda: 2.0 ** next(ticks))  # outer from 1 to 8, inner from 2 to 4
+def test_a_stage_is_told_without_those_that_it_calls_and_nothing_is_watched_afterwards() -> None:
+    ticks = iter((1.0, 2.0, 4.0, 8.0))  # outer from 1 to 8, inner from 2 to 4
     work = SimpleNamespace(inner=lambda: "done", outer=lambda: work.inner())
     before = dict(vars(work))
-    with watched([("inner", work, "inner"), ("outer", work, "outer")]) as spent:
+    with watched([("inner", work, "inner"), ("outer", work, "outer")], ticks.__next__) as spent:
         assert work.outer() == "done"
     assert spent == {"inner": 2.0, "outer": 5.0}
     assert vars(work) == before
+
+
+# -- the comparison of two trees leaves no case out ------------------------------------------------------------------------
+
+
+def test_small_sizes_have_every_case_of_ingest_and_of_latency(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def note(*case: object, **_: object) -> Iterator[Figure]:
+        asked.append(case[:3])
+        return iter(())
+
+    monkeypatch.setattr(ingest, "against_bare", note)
+    monkeypatch.setattr(ingest, "stages", lambda rounds: iter(()))
+    monkeypatch.setattr(latency, "measure", note)
+    assert list(ingest.figures(quick=True)) == list(latency.figures(quick=True)) == []
+    assert asked == [*ingest.CASES, *latency.CASES]
+
+
+def test_small_sizes_have_every_case_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "run", lambda case, *_: (1.0, []))
+    monkeypatch.setattr(engine, "bare", lambda _: 1.0)
+    monkeypatch.setattr(engine, "known_ids", lambda _: SimpleNamespace(ids=()))
+    monkeypatch.setattr(engine, "memory", lambda *_: iter(()))
+    told = {figure.case for figure in engine.figures(quick=True)}
+    assert {str(case.small) for case in CASES} <= told
+
+
+def test_small_sizes_have_every_part_on_kafka_and_every_rival(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(kafka.PARTS) == {*kafka.ON_A_BROKER, "actions", "restore", "latency", "restarts"}
+    begun: list[str] = []
+
+    def process(name: str, *_: object) -> SimpleNamespace:
+        begun.append(name)
+        return SimpleNamespace(skipped="not here", stop=lambda: None)
+
+    monkeypatch.setattr(rivals, "Process", process)
+    monkeypatch.setattr(rivals, "_speeds", lambda *_: iter(()))
+    list(rivals.figures(quick=True))
+    assert begun[: -1] == [*rivals.ENGINES, *(rival.name for rival in rivals.RIVALS)]
+
+
+# -- decisions alike -----------------------------------------------------------------------------------------------------
+
+
+def test_the_same_rule_and_entity_an_event_later_is_not_the_same_decision() -> None:
+    one, later = frozenset({("r", "e", 5)}), frozenset({("r", "e", 6)})
+    assert (rivals.shared(one, one), rivals.shared(one, later)) == (1.0, 0.0)
+
+
+def test_where_nothing_held_nothing_was_compared() -> None:
+    assert rivals.shared(frozenset(), frozenset()) == 0.0
+
+
+def test_every_rival_that_judges_is_compared_with_its_instants_and_every_kind_on_what_is_timed() -> None:
+    judging = [rival for rival in rivals.RIVALS if not rival.name.startswith("bare") and "around" not in rival.name]
+    assert all(rival.checked for rival in judging)
+    assert {rival.name for rival in judging if not rival.streamed} == {"bytewax sliding", "quixstreams sliding"}  # a few hundred events a second
+    assert {rival.name for rival in judging if rival.is_asked} == {"per event", "datalogic", "zen"}
+
+
+@pytest.mark.timeout(120)
+def test_the_per_event_engine_decides_as_the_engine_at_the_same_instants() -> None:
+    log = contestants.Log(contestants.CHECKED, contestants.CHECKED_CREATIVES, 300, contestants.FOLD)
+    ours, theirs = (contestants.firsts(contestants.CONTESTANTS[name](size).check(log), log.apart) for name, size in (("engine 100", 1), ("per event", 2)))
+    assert len(ours) > 100
+    assert ours == theirs

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.against import ROOT, CannotRun, checked_out, compared
+from benchmarks import against
+from benchmarks.against import ROOT, CannotRun, checked_out, compared, measured
 from benchmarks.figure import Figure
 
 
@@ -81,6 +83,37 @@ def test_a_benchmark_that_one_tree_does_not_run_is_compared_with_nothing() -> No
 def test_a_case_that_only_one_tree_has_is_compared_with_nothing() -> None:
     machine = Machine(events=0.5)
     assert compared(machine.here, lambda: [{"case": "other", "value": 1, "unit": "x"}]) == []
+
+
+def test_what_only_one_tree_has_is_known_so_that_it_can_be_named() -> None:
+    cases = measured(Machine(events=1.0).here, lambda: [{"case": "other", "value": 1, "unit": "x"}])
+    assert [(case.name, case.is_compared) for case in cases] == [("events", False), ("other", False)]
+
+
+def test_what_is_not_compared_is_named_and_why(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def figures(name: str, skipped: dict[str, None], *trees: Path) -> list[dict[str, Any]] | None:
+        skipped["rivals   zen: skipped, it is not installed"] = None
+        if name == "kafka":
+            return None if trees[0] == Path("ours") else []
+        return [{"case": "both", "value": 1, "unit": "x"}, {"case": f"of {trees[0].name}", "value": 1, "unit": "x"}]
+
+    monkeypatch.setattr(against, "_figures", figures)
+    monkeypatch.setattr(against, "checked_out", lambda _: nullcontext((Path("own"), Path("ours"))))
+    assert against.against("HEAD~1", ["rivals", "kafka"]) == 0
+    assert [line.removeprefix("NOT COMPARED ") for line in capsys.readouterr().out.splitlines() if line.startswith("NOT COMPARED")] == [
+        "rivals   zen: skipped, it is not installed",
+        f"rivals of {ROOT.name}: only one of the trees has it",
+        "rivals of ours: only one of the trees has it",
+        "kafka: the tree before cannot run it",
+    ]
+
+
+def test_a_case_in_seconds_and_in_those_of_processor_is_two_figures() -> None:
+    def tree(wall: float, processor: float) -> list[dict[str, Any]]:
+        return [{"case": "c", "value": wall, "unit": "events/s"}, {"case": "c", "value": processor, "unit": "events/s of processor"}]
+
+    cases = compared(lambda: tree(50, 200), lambda: tree(100, 200))
+    assert [(case.unit, case.ratio, case.is_slower) for case in cases] == [("events/s", 0.5, True), ("events/s of processor", 1.0, False)]
 
 
 def test_a_figure_without_its_goal_is_missed_in_the_right_direction() -> None:
