@@ -56,6 +56,7 @@ MANY, POSTGRES = (f"tests/shell/test_{name}.py::" for name in ("many_workers", "
 PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
 WATCHED, BEFORE = "tests/shell/test_ledger_watch.py::", "tests/shell/test_schema_before.py::"
 SHOWN = "tests/e2e/test_demo_production.py::"
+BENCH_CHECK, BENCH_CASES = "tests/architecture/test_bench_check.py::", "tests/architecture/test_bench_cases.py::"
 ALIVE, CLOCKS = (f"tests/shell/test_{name}.py::" for name in ("livez", "clocks"))
 BUCKET = "tests/shell/test_bucket.py::"
 EXAMINED = "tests/shell/test_doctor_production.py::"
@@ -2554,6 +2555,62 @@ PLANTS = (
         "        for part in waiting:",
         "        for part in parts:",
         ("tests/e2e/test_bench_kafka.py::test_parts_are_written_each_once",),
+    ),
+    Plant(
+        "what is measured in seconds is compared with what is measured in those of processor",
+        "benchmarks/against.py",
+        """    return f"{figure['case']} {figure['unit']}"\n""",
+        """    return str(figure["case"])\n""",
+        (f"{BENCH_CHECK}test_a_case_in_seconds_and_in_those_of_processor_is_two_figures",),
+    ),
+    Plant(
+        "what only the tree before has is passed over in silence",
+        "benchmarks/against.py",
+        "        for figure in now + before:\n",
+        "        for figure in now:\n",
+        (f"{BENCH_CHECK}test_what_is_not_compared_is_named_and_why",),
+    ),
+    Plant(
+        "too few decisions are no goal missed",
+        "benchmarks/engine.py",
+        "    goal = DECISIONS_GOAL if case.held == HELD else None\n",
+        "    goal = None\n",
+        (f"{BENCH_CASES}test_fewer_decisions_than_one_in_a_thousand_events_are_a_goal_missed",),
+    ),
+    Plant(
+        "half a million entities are measured without known ids",
+        "benchmarks/engine.py",
+        "    Case(creatives=400_000, goal=200e3),\n",
+        "    Case(creatives=400_000, goal=200e3, held=0),\n",
+        (f"{BENCH_CASES}test_every_case_of_the_engine_holds_as_many_ids_as_the_page_says_and_has_a_name_of_its_own",),
+    ),
+    Plant(
+        "guards off still asks for a sample",
+        "benchmarks/account.py",
+        "                guards=tuple(sorted(guards, key=lambda a: a.guard)), lag=None,",
+        "                guards=tuple(sorted(guards or USUAL_GUARDS, key=lambda a: a.guard)), lag=None,",
+        (f"{BENCH_CASES}test_guards_off_is_no_guard_at_all",),
+    ),
+    Plant(
+        "decisions about nothing count as the same",
+        "benchmarks/rivals/__init__.py",
+        " if one | other else 0.0\n",
+        " if one | other else 1.0\n",
+        (f"{BENCH_CASES}test_where_nothing_held_nothing_was_compared",),
+    ),
+    Plant(
+        "a small comparison leaves sources out",
+        "benchmarks/ingest.py",
+        "    for source, size, connections in CASES:\n",
+        "    for source, size, connections in CASES[: 2 if quick else None]:\n",
+        (f"{BENCH_CASES}test_small_sizes_have_every_case_of_ingest_and_of_latency",),
+    ),
+    Plant(
+        "the load shares the server's core",
+        "benchmarks/load.py",
+        "    os.sched_setaffinity(0, cores[1:])\n",
+        "    os.sched_setaffinity(0, cores[:1])\n",
+        (f"{BENCH_CASES}test_the_load_keeps_off_the_server_s_core_and_may_use_it_again_afterwards",),
     ),
     Plant(
         "a real topic is taken for one on a simulated clock",
