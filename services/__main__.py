@@ -271,9 +271,13 @@ def activate(rule: str, version: str = "", shadow: bool = False) -> None:
 
 @rules.command()
 def retire(rule: str) -> None:
-    """Switches a rule off."""
-    client().post(f"/v1/rules/{rule}/retire")
+    """Switches a rule off; says what it has decided before and is not carried out yet."""
+    c = client()
+    c.post(f"/v1/rules/{rule}/retire")
     say(f"{rule} is retired")
+    waiting = sum(len(c.get("/v1/decisions", rule=rule, status=status, limit=500)["decisions"]) for status in ("waiting", "executing", "parked"))
+    if waiting:
+        say(f"{waiting} of its decisions are not carried out yet: trimtab cancel --rule {rule} --reason ... stops them")
 
 
 @rules.command()

@@ -21,6 +21,7 @@ def install(app: typer.Typer) -> None:
     """`app` has these commands from now on."""
     app.command()(decisions)
     app.command()(undo)
+    app.command()(cancel)
     app.command("kill-switch")(kill_switch)
     app.add_typer(escalations, name="escalations")
     app.add_typer(quarantine, name="quarantine")
@@ -50,6 +51,23 @@ def undo(decision: str, reason: Reason = "") -> None:
     """Restores what the platform said before a decision (a whole id), as a decision of its own."""
     d = client().post(f"/v1/decisions/{decision}/undo", {"reason": reason})
     typer.echo(f"{d['id']} undoes {d['undoes']}: {d['status']}")
+
+
+def cancel(
+    reason: Annotated[str, typer.Option(help="why: the rule's owner will read it")],
+    decision: Annotated[str, typer.Argument(help="a whole id")] = "",
+    rule: Annotated[str, typer.Option(help="all that this rule has decided so far, instead of one")] = "",
+) -> None:
+    """A decision that is queued, parked or waits for people is not carried out; what is under way goes on."""
+    if bool(decision) == bool(rule):
+        raise typer.BadParameter("name one decision, or a rule with --rule")
+    if rule:
+        said = client().post("/v1/decisions/cancel", {"rule": rule, "reason": reason})
+        go_on = f"; {said['under_way']} under way, which go on: undo them once they have ended" if said["under_way"] else ""
+        typer.echo(f"{said['cancelled']} cancelled{go_on}")
+        return
+    d = client().post(f"/v1/decisions/{decision}/cancel", {"reason": reason})
+    typer.echo(f"{d['id']} is {d['status']}")
 
 
 def kill_switch(
@@ -101,7 +119,7 @@ def escalations_waiting(context: typer.Context) -> None:
 
 @escalations.command("list")
 def list_escalations(
-    status: Annotated[Literal["waiting", "approved", "rejected", "expired"], typer.Option(help="which of them")] = "waiting", limit: Limit = 100
+    status: Annotated[Literal["waiting", "approved", "rejected", "expired", "cancelled"], typer.Option(help="which of them")] = "waiting", limit: Limit = 100
 ) -> None:
     """Who is asked what, until when, and what happens otherwise; the oldest that waits first."""
     found = client().get("/v1/escalations", status=status, limit=limit)

@@ -51,6 +51,7 @@ def actions(name: str) -> str:
 
 ENGINE, FACTS, TRUTH, ADMISSION = (f"tests/core/test_{name}.py::" for name in ("engine", "facts", "truth", "admission"))
 DETERMINISM, SOURCES, POLICY = (f"tests/core/test_{name}.py::" for name in ("determinism", "sources", "policy"))
+CANCELLING = "tests/shell/test_cancelling.py::"
 ACTIONS, CRASH, LEDGER, WORKER = (f"tests/shell/test_{name}.py::" for name in ("actions", "actions_crash", "ledger", "worker"))
 MANY, POSTGRES = (f"tests/shell/test_{name}.py::" for name in ("many_workers", "postgres"))
 PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
@@ -1293,6 +1294,41 @@ PLANTS = (
         "an end takes as long as what holds it up",
         "services/running.py", "                end_within(DRAIN, service)\n", "",
         ("tests/shell/test_draining.py::test_who_cannot_drain_is_gone_at_the_end_of_its_time_and_says_so",),
+    ),
+    Plant(
+        "what may have been sent is cancelled",
+        actions("people"), "        if await store.attempts_of(tx, row.id):\n            return False\n        waiting", "        waiting",
+        (CANCELLING + "test_what_may_have_been_sent_goes_on_to_its_end", CANCELLING + "test_half_a_change_is_not_left_half_by_cancelling_it"),
+    ),
+    Plant(
+        "what is cancelled can still be approved",
+        actions("people"), '        answer = {"status": "cancelled", "answered_by"', '        answer = {"status": "waiting", "answered_by"',
+        (CANCELLING + "test_the_question_to_people_ends_with_it",),
+    ),
+    Plant(
+        "all of a rule is all of every workspace",
+        actions("people"), "its = (decisions.c.workspace == who.workspace) & (decisions.c.rule == rule)", "its = (decisions.c.rule == rule)",
+        (CANCELLING + "test_all_of_a_rule_and_nothing_else",),
+    ),
+    Plant(
+        "all of a rule is all of a workspace",
+        actions("people"), "& (decisions.c.rule == rule) & decisions.c.status.in_", "& decisions.c.status.in_",
+        (CANCELLING + "test_all_of_a_rule_and_nothing_else",),
+    ),
+    Plant(
+        "a person's undo is cancelled with the rule that it undoes",
+        actions("people"), ' & (decisions.c.undoes == "")\n            for', '\n            for',
+        (CANCELLING + "test_an_undo_of_a_rules_decision_is_a_persons_and_stays",),
+    ),
+    Plant(
+        "cancelling leaves no word of who and why",
+        actions("people"), '        change.note(who.workspace, "decision.cancelled", row.id, who.name, reason=reason, was=row.status)\n', "",
+        (CANCELLING + "test_what_is_cancelled_never_begins_and_the_engine_hears_of_it",),
+    ),
+    Plant(
+        "a viewer may cancel what reviewers decide on",
+        actions("api"), "cancel(decision_id: str, body: Reason, who: Reviewer)", "cancel(decision_id: str, body: Reason, who: Viewer)",
+        ("tests/console/test_acting.py::test_a_viewer_who_sends_a_form_anyway_is_told_that_it_is_not_theirs",),
     ),
     Plant(
         "a write that did not go out has failed",

@@ -34,6 +34,10 @@ class Reason(BaseModel):
     reason: str = Field("", max_length=2_000)
 
 
+class OfRule(Reason):
+    rule: str = Field(min_length=1, max_length=128)
+
+
 class Switch(BaseModel):
     model_config = ConfigDict(extra="forbid")
     engaged: bool
@@ -93,6 +97,18 @@ def router(service: ActionsService) -> APIRouter:
         """Restores what the platform said before, as a decision of its own by this person."""
         undo_id = await people.undo(who, decision_id, body.reason)
         return await _one(undo_id, who)
+
+    @routes.post("/decisions/{decision_id}/cancel", operation_id="cancel_decision")
+    async def cancel(decision_id: str, body: Reason, who: Reviewer) -> dict[str, Any]:
+        """It is not carried out, whether it is queued, parked or waits for people. 409 where something of it is under way, or where it has ended."""
+        await people.cancel(who, decision_id, body.reason)
+        return await _one(decision_id, who)
+
+    @routes.post("/decisions/cancel", operation_id="cancel_decisions_of_a_rule")
+    async def cancel_all(body: OfRule, who: Reviewer) -> dict[str, int]:
+        """Nothing that a rule has decided so far is carried out; what is under way goes on, and is counted. To stop what it will decide, retire it first."""
+        cancelled, begun = await people.cancel_all(who, body.rule, body.reason)
+        return {"cancelled": cancelled, "under_way": begun}
 
     @routes.get("/escalations", operation_id="list_escalations")
     async def list_escalations(who: Viewer, status: str = "waiting", limit: Limit = 100, cursor: str | None = None) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from services.kernel.principal import Principal
 from services.kernel.record import Outcome
 
 OPPOSITE = {"pause": "resume", "resume": "pause"}
+PENDING = ("waiting", "executing", "parked")
 UNDO_VALID_FOR = 15 * 60 * 1_000_000
 IS_LATE = and_(escalations.c.status == "waiting", escalations.c.expires_at < bindparam("now"))
 ANY_LATE = select(escalations.c.id).where(IS_LATE).limit(1)
@@ -72,8 +73,7 @@ class People:
     @again
     async def reject(self, who: Principal, escalation_id: str, comment: str) -> None:
         """The action will not run. Raises Conflict where it was answered or has expired."""
-        if not comment.strip():
-            raise RejectedInput("say why: the rule's owner will read it", reason="reason_missing")
+        _say_why(comment)
         async with self.database.writing(store.turn(who.workspace)) as tx:
             row = await self._answerable(tx, who, escalation_id)
             change = Change(self.circumstances(False).now)
@@ -82,6 +82,51 @@ class People:
             await change.write(tx)
         faultpoint("people.rejected")
         self._count(change)
+
+    @again
+    async def cancel(self, who: Principal, decision_id: str, reason: str) -> None:
+        """What the decision proposes is not carried out. Raises Conflict where it has ended, or where something of it was intended already."""
+        _say_why(reason)
+        async with self.database.writing(store.turn(who.workspace)) as tx:
+            row = await store.decision(tx, who.workspace, decision_id)
+            if row is None:
+                raise NotFound(f"there is no decision {decision_id}")
+            if row.status not in PENDING:
+                raise Conflict(f"the decision is {row.status}: there is nothing to cancel", reason="nothing_to_cancel")
+            change = Change(self.circumstances(False).now)
+            if not await self._cancel(tx, change, who, row, reason):
+                raise Conflict("something of it is under way or done: undo it once it has ended", reason="has_begun")
+            await change.write(tx)
+        faultpoint("people.cancelled")
+        self._count(change)
+
+    @again
+    async def cancel_all(self, who: Principal, rule: str, reason: str) -> tuple[int, int]:
+        """All that a rule has decided, in any version, is not carried out: (how much that was, how much had begun and goes on)."""
+        _say_why(reason)
+        async with self.database.writing(store.turn(who.workspace)) as tx:
+            change, cancelled, begun = Change(self.circumstances(False).now), 0, 0
+            its = (decisions.c.workspace == who.workspace) & (decisions.c.rule == rule) & decisions.c.status.in_(PENDING) & (decisions.c.undoes == "")
+            for row in (await tx.execute(select(decisions).where(its).order_by(decisions.c.position))).all():
+                is_cancelled = await self._cancel(tx, change, who, row, reason)
+                cancelled, begun = cancelled + is_cancelled, begun + (not is_cancelled)
+            await change.write(tx)
+        faultpoint("people.cancelled")
+        self._count(change)
+        return cancelled, begun
+
+    async def _cancel(self, tx: AsyncConnection, change: Change, who: Principal, row: Row[Any], reason: str) -> bool:
+        """False where an attempt is there: it may have been sent. A worker that is about to intend finds its lease gone."""
+        if await store.attempts_of(tx, row.id):
+            return False
+        waiting = (escalations.c.decision_id == row.id) & (escalations.c.status == "waiting")
+        answer = {"status": "cancelled", "answered_by": who.name, "answered_at": change.now, "comment": reason}
+        asked = (await tx.execute(update(escalations).where(waiting).values(answer).returning(escalations.c.id))).scalar()
+        if asked is not None:
+            change.note(who.workspace, "escalation.cancelled", row.id, who.name, escalation=asked, reason=reason)
+        change.note(who.workspace, "decision.cancelled", row.id, who.name, reason=reason, was=row.status)
+        await store.end(tx, change, who.workspace, row.id, "cancelled", "cancelled", who.name)
+        return True
 
     async def expire(self) -> int:
         """Escalations that nobody answered in time end with the safe default they named: nothing is changed."""
@@ -231,6 +276,11 @@ class People:
     def _count(self, change: Change) -> None:
         self.metrics.count(change)
         self.wake()
+
+
+def _say_why(reason: str) -> None:
+    if not reason.strip():
+        raise RejectedInput("say why: the rule's owner will read it", reason="reason_missing")
 
 
 def _switched(before: store.Switch, own: store.Switch) -> store.Switch:

@@ -81,6 +81,7 @@ POINTS = {
     "people.answering": "an escalation has its answer, not committed",
     "people.approved": "an approval is committed; the person has no answer",
     "people.rejected": "a rejection is committed; the person has no answer",
+    "people.cancelled": "decisions are cancelled, and that is committed; the person has no answer",
     "people.undone": "an undo is committed; the person has no answer",
     "people.switched": "the kill switch is committed; the person has no answer",
     "rules.drafted": "rules are kept as drafts; none is on the log",

@@ -1,6 +1,7 @@
 """The pages: each asks the APIs in the name of the person who looks at it, and shows what they answered.
 
-/  /escalations  /decisions  /decisions/{id}  /rules  /rules/{rule}  /login; forms POST to .../approve, .../reject, .../undo, /kill-switch and /leave.
+/  /escalations  /decisions  /decisions/{id}  /rules  /rules/{rule}  /login; forms POST to .../approve, .../reject,
+.../cancel, .../undo, /kill-switch and /leave.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from services.kernel.principal import Principal
 HERE = Path(__file__).parent
 KINDS = ("fired", "refused", "cleared")
 STATUSES = ("waiting", "executing", "parked", "verified", "failed", "unknown", "held", "rejected", "expired", "cancelled", "recorded")
-ANSWERS = ("waiting", "approved", "rejected", "expired")
+ANSWERS = ("waiting", "approved", "rejected", "expired", "cancelled")
+PENDING = ("waiting", "executing", "parked")
 UNDOABLE = ("verified", "unknown")
 FRUITLESS = ("held", "failed", "cancelled")  # an undo that came to nothing may be asked for again
 PER_PAGE, ASKED_PER_PAGE = "50", "10"
@@ -40,6 +42,7 @@ DONE = {
     "approved": "Approved. The platform is read once more before anything is changed.",
     "rejected": "Rejected. Nothing will be changed; the reason is kept.",
     "undone": "This decision takes back another one; it is carried out like any other.",
+    "cancelled": "Cancelled. Nothing of it is carried out; the reason is kept.",
     "engaged": "The kill switch is engaged: nothing is changed any more, and what was queued is parked.",
     "released": "The kill switch is released: what was parked and is still valid is carried out.",
     "stays": "Noted. The kill switch is still engaged: below stands by whom, and who has to release it.",
@@ -180,15 +183,25 @@ def decisions(pages: Pages) -> APIRouter:
         replayed = await v.api.get(f"{at}/replay") if replay and is_the_rules else None
         undos = await asyncio.gather(*(v.api.get(f"/v1/decisions/{u}") for u in d["undone_by"]))
         may_undo = v.who.may("reviewer") and d["status"] in UNDOABLE and bool(d["steps"]) and (not undos or undos[-1]["status"] in FRUITLESS)
+        may_cancel = v.who.may("reviewer") and d["status"] in PENDING and not d["attempts"]
         program = program_of(rule)
         currency = (d["action"] or {}).get("currency") or (program or {}).get("currency", "")
         values = {"visit": v, "here": "/decisions", "d": d, "rule": rule, "program": program, "currency": currency, "told": told, "drawing": drawn(series)}
-        more = {"replayed": replayed, "is_the_rules": is_the_rules, "undos": undos, "may_undo": may_undo}
+        more = {"replayed": replayed, "is_the_rules": is_the_rules, "undos": undos, "may_undo": may_undo, "may_cancel": may_cancel}
         return pages.page("decision.html", status_of(refused), **values, **more, done=DONE.get(done), refused=refused)
 
     @routes.get("/decisions/{decision}")
     async def one(decision: str, v: Seen, replay: str = "", done: str = "") -> Response:
         return await show(v, decision, replay, done)
+
+    @routes.post("/decisions/{decision}/cancel")
+    async def cancel(decision: str, request: Request, v: Seen) -> Response:
+        form = await read_form(request, v.api.session)
+        try:
+            made = await v.api.post(f"/v1/decisions/{segment(decision)}/cancel", {"reason": form.get("reason", "")})
+        except Refused as refused:
+            return await show(v, decision, refused=tellable(refused))
+        return back(f"/decisions/{made['id']}", done="cancelled")
 
     @routes.post("/decisions/{decision}/undo")
     async def undo(decision: str, request: Request, v: Seen) -> Response:

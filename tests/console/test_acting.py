@@ -56,6 +56,25 @@ async def test_a_rejection_needs_a_reason_and_changes_nothing(tmp_path: Path) ->
         assert changes(r) == []
 
 
+async def test_what_waits_is_cancelled_on_its_page_and_what_is_done_cannot_be(tmp_path: Path) -> None:
+    async with running(tmp_path) as r, visitor(r, "reviewer", "rita") as rita, visitor(r, "editor", "ed") as ed:
+        paused, waiting = await seed(r)
+        cancel = f"/decisions/{waiting['id']}/cancel"
+        seen = await rita.see(f"/decisions/{waiting['id']}")
+        assert cancel in seen.forms
+        assert cancel not in (await ed.see(f"/decisions/{waiting['id']}")).forms
+        assert f"/decisions/{paused['id']}/cancel" not in (await rita.see(f"/decisions/{paused['id']}")).forms
+        assert "say why" in (await rita.send(seen, cancel, 422, reason="  ")).text
+        after = await rita.send(seen, cancel, reason="the <b>wrong</b> list")
+        assert "Cancelled. Nothing of it is carried out" in after.text
+        assert "the <b>wrong</b> list" in after.text
+        assert cancel not in after.forms
+        told = await rita.send(seen, cancel, 409, reason="again")
+        assert "Nothing was changed. the decision is cancelled: there is nothing to cancel" in told.text
+        assert "Cancelled by rita" in (await rita.see("/escalations?status=cancelled")).text
+        assert changes(r) == []
+
+
 async def test_an_undo_restores_the_platform_once(tmp_path: Path) -> None:
     async with running(tmp_path) as r, visitor(r, "reviewer", "rita") as rita:
         paused, _ = await seed(r)
@@ -136,7 +155,8 @@ async def test_a_viewer_who_sends_a_form_anyway_is_told_that_it_is_not_theirs(tm
         [escalation] = (await r.get("/v1/escalations"))["escalations"]
         home = await vera.see("/")
         token = home.forms["/leave"]["token"]
-        for action in (f"/escalations/{escalation['id']}/approve", f"/escalations/{escalation['id']}/reject", f"/decisions/{paused['id']}/undo"):
+        of_decision = (f"/decisions/{paused['id']}/undo", f"/decisions/{escalation['decision']['id']}/cancel")
+        for action in (f"/escalations/{escalation['id']}/approve", f"/escalations/{escalation['id']}/reject", *of_decision):
             home.forms[action] = {"token": token, "reason": "me too"}
             page = await vera.send(home, action, 403)
             assert "this needs the role reviewer; vera is viewer" in page.text

@@ -442,6 +442,29 @@ def test_escalations_are_listed_approved_rejected_and_what_was_done_is_undone(tm
         assert trimtab.ok("audit", "verify").out.startswith("holds: ")
 
 
+def test_what_a_retired_rule_has_decided_is_said_and_cancelled(tmp_path: Path) -> None:
+    with up_with_a_platform(tmp_path) as (trimtab, platform):
+        trimtab.apply(tmp_path)
+        trimtab.report(*({"ad": ad, "impressions": 50_000, "clicks": 100, "spend": "400.00"} for ad in ("a1", "a2", "a3")))
+        waiting = trimtab.decisions(3, status="waiting")
+        said = trimtab.ok("rules", "retire", "pause-weak").lines
+        assert said == [
+            "pause-weak is retired",
+            "3 of its decisions are not carried out yet: trimtab cancel --rule pause-weak --reason ... stops them",
+        ]
+        assert "--reason" in trimtab.run("cancel", waiting[0]["id"]).err
+        assert "name one decision, or a rule" in trimtab.run("cancel", "--reason", "wrong list").err
+        assert trimtab.ok("cancel", waiting[0]["id"], "--reason", "wrong list").out == f"{waiting[0]['id']} is cancelled\n"
+        told = trimtab.run("cancel", waiting[0]["id"], "--reason", "again").refused()
+        assert told == "the decision is cancelled: there is nothing to cancel"
+        assert trimtab.ok("cancel", "--rule", "pause-weak", "--reason", "wrong list").out == "2 cancelled\n"
+        assert trimtab.ok("cancel", "--rule", "pause-weak", "--reason", "wrong list").out == "0 cancelled\n"
+        assert {d["id"] for d in trimtab.decisions(3, status="cancelled")} == {d["id"] for d in waiting}
+        assert "wrong list" in trimtab.ok("escalations", "list", "--status", "cancelled").out
+        assert (trimtab.ok("escalations").out, platform.applied()) == ("none\n", [])
+        assert trimtab.ok("audit", "verify").out.startswith("holds: ")
+
+
 def test_the_kill_switch_stops_what_comes_until_it_is_released(tmp_path: Path) -> None:
     with up_with_a_platform(tmp_path) as (trimtab, platform):
         trimtab.apply(tmp_path)

@@ -36,7 +36,10 @@ LEAST = 20  # hits of each point in RUNS runs
 RUNS = 1000
 # What befalls the process before: some points only one comes to that goes on from what another left.
 BEFORE: tuple[list[Kill], ...] = ([], [AtPoint("actions.intended")], [After(1.5)])
-BUSY = ("burst", "report", "rest", "rest", "undo", "approve", "reject", "burst", "rest", "undo", "switch_on", "rest", "switch_off", "report", "rest", "undo")
+BUSY = (
+    *("burst", "report", "rest", "rest", "undo", "approve", "reject", "burst", "cancel", "rest", "undo"),
+    *("switch_on", "rest", "cancel", "switch_off", "report", "rest", "undo"),
+)
 MEMORY = Path("/dev/shm")  # kill -9 takes nothing from a file that was written, flushed or not
 
 

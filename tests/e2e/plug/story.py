@@ -151,6 +151,7 @@ class Told:
     conflicts: int = 0
     answers: dict[str, str] = field(default_factory=dict)  # escalation -> what its person was told that it is
     undone: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
     applied: list[tuple[str, str]] = field(default_factory=list)  # (rule, state) that the last answer about the rule named
     starts: int = 0
     deaths: list[float] = field(default_factory=list)  # instants of kills
@@ -430,6 +431,16 @@ class Run:
     def reject(self) -> None:
         self.answer("reject")
 
+    def cancel(self) -> None:
+        """What is not carried out yet, or, now and then, all of a rule's."""
+        pending = [d for s in ("waiting", "executing", "parked") for d in self.get(f"/v1/decisions?status={s}")["decisions"]]
+        if pending and self.rng.random() < 0.3:
+            self.post("/v1/decisions/cancel", {"rule": self.rng.choice(pending)["rule"], "reason": "all wrong"}, 200)
+        elif pending:
+            wanted = self.rng.choice(pending)["id"]
+            if self.post(f"/v1/decisions/{wanted}/cancel", {"reason": "wrong"}, 200, 409).status_code == 200:
+                self.told.cancelled.append(wanted)
+
     def undo(self) -> None:
         done = [d for d in self.get("/v1/decisions?status=verified&kind=fired")["decisions"] if not d["undoes"] and d["reason"] != "notified"]
         if done:
@@ -494,7 +505,7 @@ class Run:
         """Everything once, most things more often, in an order of the seed's; the switch goes off some time after it went on."""
         acts = ["report"] * self.rng.randint(4, 8) + ["rest"] * 4 + ["misbehave"]
         acts += ["restate", "restate", "repeat", "contradict", "blunder", "by_hand", "rewrite", "shadow", "aim"]
-        acts += ["approve", "approve", "reject", "reject", "undo", "undo", "restart"]
+        acts += ["approve", "approve", "reject", "reject", "cancel", "cancel", "undo", "undo", "restart"]
         acts += self.rng.choices(["roll_back", "repeat", "by_hand", "undo", "misbehave", "approve", "report"], k=3)
         self.rng.shuffle(acts)
         acts = ["burst", "report", *acts]

@@ -219,6 +219,13 @@ def agreed(left: Left) -> Iterator[str]:
     for escalation, status in left.told.answers.items():
         if by_id.get(escalation) != status:
             yield f"escalation {escalation} was told to be {status} and is {by_id.get(escalation)}"
+    by_decision = {d["id"]: d["status"] for d in left.tables["decisions"]}
+    for cancelled in left.told.cancelled:
+        if by_decision.get(cancelled) != "cancelled":
+            yield f"the cancelling of {cancelled} was accepted and is lost: it is {by_decision.get(cancelled)}"
+    for attempt in left.tables["attempts"]:
+        if by_decision[attempt["decision_id"]] == "cancelled":
+            yield f"{attempt['decision_id']} was cancelled, and begun"
     undoing = Counter(d["undoes"] for d in left.tables["decisions"] if d["undoes"])
     for undone in left.told.undone:
         if not undoing[undone]:
