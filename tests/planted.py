@@ -2556,6 +2556,11 @@ PLANTS = (
         (f"{CHART}test_the_schema_is_migrated_before_anything_else_by_its_owner",),
     ),
     Plant(
+        "a service's own user of Kafka comes with the password of all",
+        PODS, "(((.values).kafka).passwordKey | default $keys.kafkaPassword)", "$keys.kafkaPassword",
+        (CHART + "test_a_user_of_its_own_comes_with_its_own_password_and_with_no_other",),
+    ),
+    Plant(
         "the chart scales engines by the lag of others",
         f"{TEMPLATES}/keda.yaml", "consumerGroup: {{ $kafka.prefix }}.rules", "consumerGroup: {{ $kafka.prefix }}.actions",
         (f"{CHART}test_who_scales_by_load_is_not_told_a_number_and_the_engine_scales_by_its_lag",),

@@ -75,6 +75,18 @@ def test_every_secret_that_is_given_reaches_who_needs_it_and_nobody_else() -> No
     assert not SECRET & {variable for every in told.values() for variable in every}
 
 
+def test_a_user_of_its_own_comes_with_its_own_password_and_with_no_other() -> None:
+    objects = rendered(CHART / "ci" / "all-values.yaml")
+    told = {name: environment(spec, objects) for name, spec in services(objects).items()}
+    users = {name: (there["TRIMTAB_KAFKA_USER"], there["TRIMTAB_KAFKA_PASSWORD_FILE"].rpartition("/")[2]) for name, there in told.items()}
+    own = {name: (f"trimtab-{name}", f"kafka-{name}") for name in ("ingest", "rules")}
+    assert users == own | dict.fromkeys(("actions", "console"), ("trimtab", "kafka-password"))
+    passwords = {name: {path for path in mounted(spec) if "kafka" in path} for name, spec in services(objects).items()}
+    assert passwords == {name: {f"/etc/trimtab/secrets/{key}"} for name, (_, key) in users.items()}
+    [scaling] = [o for o in objects if o["kind"] == "TriggerAuthentication"]
+    assert [r["key"] for r in scaling["spec"]["secretTargetRef"] if r["parameter"] == "password"] == ["kafka-rules"]
+
+
 @every_values
 def test_every_service_of_production_is_started_by_its_command(values: Path) -> None:
     started = services(rendered(values))
@@ -221,6 +233,7 @@ def test_a_changed_setting_starts_the_processes_anew() -> None:
         ("database.address=mysql://trimtab@db/trimtab", "/database/address"),
         ("kafka.security=TLS", "value must be one of 'PLAINTEXT', 'SSL', 'SASL_PLAINTEXT', 'SASL_SSL'"),
         ("kafka.security=SASL_SSL", "kafka.security is SASL_SSL: give kafka.user"),
+        ("kafka.security=SASL_SSL,kafka.user=trimtab,rules.kafka.passwordKey=kafka-rules", "or ingest.kafka.user and ingest.kafka.passwordKey"),
         ("kafka.ca=ca.pem", "kafka.ca is a key of tlsSecret, which is empty"),
         ("migration.databaseAddress=postgresql://owner@db/trimtab", "say in secretKeys.migrationPassword"),
         ("rules.replicas=13", "rules.replicas is 13, and kafka.partitions 12"),

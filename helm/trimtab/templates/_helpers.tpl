@@ -56,8 +56,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- if and .Values.migration.databaseAddress (not .Values.secretKeys.migrationPassword) (.Values.secretKeys.databasePassword) -}}
 {{- fail "migration.databaseAddress names another role: say in secretKeys.migrationPassword which key has its password" -}}
 {{- end -}}
-{{- if and (hasPrefix "SASL" .Values.kafka.security) (not (and .Values.kafka.user .Values.secretKeys.kafkaPassword)) -}}
-{{- fail (printf "kafka.security is %s: give kafka.user, and in secretKeys.kafkaPassword the key of its password" .Values.kafka.security) -}}
+{{- if hasPrefix "SASL" .Values.kafka.security -}}
+{{- range $name := list "ingest" "rules" "actions" "console" -}}
+{{- $own := (get $.Values $name).kafka -}}
+{{- if not (and (or $own.user $.Values.kafka.user) (or $own.passwordKey $.Values.secretKeys.kafkaPassword)) -}}
+{{- fail (printf "kafka.security is %s: give kafka.user, and in secretKeys.kafkaPassword the key of its password; or %s.kafka.user and %s.kafka.passwordKey, and so for each service" $.Values.kafka.security $name $name) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- range $name := list "ca" "cert" "certKey" -}}
 {{- if and (get $.Values.kafka $name) (not $.Values.tlsSecret) -}}
@@ -92,10 +97,10 @@ capabilities: {drop: [ALL]}
 seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 
-{{/* dict "root" $ "service" NAME: secret key -> setting, of what this service needs */}}
+{{/* dict "root" $ "service" NAME "values" its values, if it has some: secret key -> setting, of what this service needs */}}
 {{- define "trimtab.secretFiles" -}}
 {{- $keys := .root.Values.secretKeys -}}
-{{- $wanted := dict "TRIMTAB_SECRET" $keys.secret "TRIMTAB_DATABASE_PASSWORD" $keys.databasePassword "TRIMTAB_KAFKA_PASSWORD" $keys.kafkaPassword -}}
+{{- $wanted := dict "TRIMTAB_SECRET" $keys.secret "TRIMTAB_DATABASE_PASSWORD" $keys.databasePassword "TRIMTAB_KAFKA_PASSWORD" (((.values).kafka).passwordKey | default $keys.kafkaPassword) -}}
 {{- if eq .service "ingest" -}}
 {{- $_ := set $wanted "TRIMTAB_WEBHOOK_SECRETS" $keys.webhookSecrets -}}
 {{- else if eq .service "rules" -}}
@@ -167,6 +172,7 @@ seccompProfile: {type: RuntimeDefault}
 {{- end -}}
 {{- if .values.url -}}{{- $_ := set $own "TRIMTAB_ADVERTISE" .values.url -}}{{- end -}}
 {{- end -}}
+{{- if and .values.kafka.user (hasPrefix "SASL" .root.Values.kafka.security) -}}{{- $_ := set $own "TRIMTAB_KAFKA_USER" .values.kafka.user -}}{{- end -}}
 {{- range $setting, $value := merge (deepCopy .values.settings) $own }}
 - {name: {{ $setting }}, value: {{ $value | toString | quote }}}
 {{- end }}
