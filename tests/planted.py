@@ -164,6 +164,11 @@ PLANTS = (
         "services/rules_engine/worker.py", "            self._get_on(LOOKED, begin, offset, end)\n", "",
         (SHARED + "test_while_a_partition_is_restored_it_is_told_how_far_that_is",),
     ),
+    Plant(
+        "doctor takes an old stamp for a clock that is behind",
+        "services/doctor/production.py", "if end > ends[n][1] else ():", "if end else ():",
+        (EXAMINED + "test_of_the_brokers_clocks_no_more_is_said_than_was_compared",),
+    ),
     # -- many processes -------------------------------------------------------------------------------------------------------
     Plant(
         "a partition that was given to another goes on being followed",

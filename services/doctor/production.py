@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import text
 
@@ -21,12 +21,15 @@ from services.adapters.settings import Settings
 from services.doctor.checkpoints import judged, newest, reach_of
 from services.doctor.line import FAIL, OK, SECOND, TAMPERED, WARN, Line
 from services.kernel.errors import Misconfigured, Unavailable
-from services.kernel.record import Record
+from services.kernel.ports import Clock
+from services.kernel.record import Record, Stamped
 from services.rules_engine.bucket import checkpoints_of, daily_of
+from services.rules_engine.words import ago
 from services.rules_engine.worker import SKEW
 from services.tail import on_kafka
 
 APART = 5 * SECOND  # a clock further off than this is told
+LISTEN, LOOK = 2.0, 0.5  # seconds that new records are waited for, and between two looks
 OVERDUE = 3600  # seconds that a segment may be late
 LOST = "keep the checkpoints; what is archived in time (TRIMTAB_ARCHIVE) is not lost"
 
@@ -37,7 +40,7 @@ def examined(settings: Settings) -> Iterator[Line]:
 
 
 async def kafka(settings: Settings) -> list[Line]:
-    """Both topics are as they have to be, and the brokers' clocks are not ahead of ours."""
+    """Both topics are as they have to be, and what their stamps say of the brokers' clocks."""
     lines = []
     for name in ("events", "decisions", *(["events.each"] if settings.kafka_each else [])):
         try:
@@ -53,13 +56,63 @@ async def kafka(settings: Settings) -> list[Line]:
                     lines.append(Line(WARN, "kafka", f"{there.topic.name} has lost the beginning of partition {', '.join(lost)}", mend))
                 if name == "events":
                     lines += await checkpoints(settings, there, reach)
-                last = [s for n, (begin, end) in ends.items() if end > begin for s in await there.read(n, end - 1, 1)]
-                ahead = max((s.stamp for s in last), default=0) - SystemClock().now()
-                if ahead > SKEW:
-                    lines.append(Line(FAIL, "clock", f"the brokers stamp {ahead / SECOND:.0f} s ahead of this machine's clock", "set both clocks (NTP)"))
+                if not settings.clock:  # stamps of a simulated one are nobody's
+                    lines += await clocks(there, SystemClock(), round(LISTEN / LOOK) if name == "events" else 0)
         except (Misconfigured, Unavailable) as error:
             lines.append(Line(FAIL, "kafka", str(error), "see docs/kafka.md"))
     return lines
+
+
+class Stamping(Protocol):
+    """A topic whose brokers stamp what is appended."""
+
+    partitions: int
+
+    async def ends(self, partition: int) -> tuple[int, int]: ...
+
+    async def read(self, partition: int, offset: int, limit: int = 1000) -> Sequence[Stamped[Any]]: ...
+
+
+async def clocks(there: Stamping, clock: Clock, looks: int, pause: float = LOOK) -> list[Line]:
+    """What the newest stamps say of the brokers' clocks. No broker tells its time, and we write nothing, so this is all that there is to compare.
+
+    A record that came between two of so many `looks`, `pause` seconds apart, was stamped since the one before: it shows a clock that is ahead or behind.
+    Any other may have been stamped at any time before now: it shows one that is ahead, and nothing else.
+    """
+    newest, came, begun = dict[int, int](), dict[int, int](), clock.now()
+    ends = {n: await there.ends(n) for n in range(there.partitions)}
+    for n, (begin, end) in ends.items():
+        for s in await there.read(n, end - 1, 1) if end > begin else ():
+            newest[n] = s.stamp
+    ahead, behind = max((stamp - clock.now() for stamp in newest.values()), default=0), 0
+    for _ in range(looks):
+        await asyncio.sleep(pause)
+        looked = clock.now()
+        for n in ends.keys() - came.keys():
+            end = (await there.ends(n))[1]
+            for s in await there.read(n, end - 1, 1) if end > ends[n][1] else ():
+                newest[n] = came[n] = s.stamp
+                ahead, behind = max(ahead, s.stamp - clock.now()), max(behind, begun - s.stamp)
+        begun = looked
+        if len(came) == len(ends):
+            break
+    return _told(newest, came, ahead, behind, clock.now()) if looks or ahead > APART else []
+
+
+def _told(newest: Mapping[int, int], came: Mapping[int, int], ahead: int, behind: int, now: int) -> list[Line]:
+    mend = "set both clocks (NTP): the brokers' is engine time, and what is too old to act on is judged by ours"
+    if ahead > APART:
+        return [Line(FAIL if ahead > SKEW else WARN, "clock", f"the brokers stamp at least {ahead / SECOND:.0f} s ahead of this machine's clock", mend)]
+    if behind > APART:
+        return [Line(WARN, "clock", f"the brokers stamp at least {behind / SECOND:.0f} s behind this machine's clock", mend)]
+    lines = []
+    if came:
+        lines.append(Line(OK, "clock", f"partition {runs(sorted(came))}: a record came just now, stamped within {APART // SECOND} s of this machine's clock"))
+    if silent := sorted(newest.keys() - came.keys()):
+        age = max(0, now - max(newest[n] for n in silent))
+        text = f"partition {runs(silent)}: nothing came just now; the newest stamp is {ago(age)} old, so that a broker's clock which is behind would not show"
+        lines.append(Line(OK, "clock", text))
+    return lines or [Line(OK, "clock", "no record yet, so that nothing tells of the brokers' clocks")]
 
 
 async def shelved(settings: Settings, there: KafkaLog[Any], shelf: Shelf, partition: int, begin: int, end: int) -> Line:

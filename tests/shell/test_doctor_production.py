@@ -22,8 +22,8 @@ from services.adapters.log.topics import administering
 from services.adapters.settings import from_environment
 from services.doctor import FAIL, OK, WARN, Line, examine
 from services.doctor.checkpoints import FAR_BEHIND, Found, judged
-from services.doctor.production import runs
-from services.kernel.record import Ready, Record
+from services.doctor.production import clocks, runs
+from services.kernel.record import Ready, Record, Stamped, Tick
 from services.rules_engine.bucket import checkpoints_of, daily_of
 from services.rules_engine.checkpoint import Checkpoints, Header, mark
 from services.rules_engine.core import state
@@ -198,6 +198,56 @@ async def test_checkpoints_in_a_bucket_are_read_there_and_a_bucket_that_is_away_
     store.mood = "503"
     [line] = await cloud.said()
     assert line.level == FAIL and line.text.startswith("0-2: no checkpoint can be looked for in s3://") and "TRIMTAB_CHECKPOINTS" in line.mend
+
+
+@dataclass
+class Stamping:
+    """A topic of which each look takes a second; `coming`: look -> (partition, by how many seconds its stamp is off)."""
+
+    stamps: list[list[int]]
+    coming: dict[int, tuple[int, float]]
+    clock: ManualClock
+    asked: int = 0
+
+    @property
+    def partitions(self) -> int:
+        return len(self.stamps)
+
+    async def ends(self, partition: int) -> tuple[int, int]:
+        if partition == 0:
+            self.clock.advance(SECOND)
+            if (come := self.coming.get(self.asked)) is not None:
+                self.stamps[come[0]].append(self.clock.now() + round(come[1] * SECOND))
+            self.asked += 1
+        return 0, len(self.stamps[partition])
+
+    async def read(self, partition: int, offset: int, limit: int = 1000) -> list[Stamped[Record]]:
+        return [Stamped(offset, self.stamps[partition][offset], Tick())]
+
+
+async def told_of_clocks(older: Sequence[float | None], coming: dict[int, tuple[int, float]], looks: int = 3) -> list[tuple[str, str]]:
+    """Of partitions whose newest record was stamped so many seconds before we look, None without one."""
+    clock = ManualClock(START)
+    there = Stamping([[] if s is None else [START - round(s * SECOND)] for s in older], coming, clock)
+    return [(line.level, line.text) for line in await clocks(there, clock, looks, pause=0)]
+
+
+async def test_of_the_brokers_clocks_no_more_is_said_than_was_compared() -> None:
+    behind = "so that a broker's clock which is behind would not show"
+    assert await told_of_clocks([7200, None], {}) == [(OK, f"partition 0: nothing came just now; the newest stamp is 2 h old, {behind}")]
+    assert await told_of_clocks([None], {}) == [(OK, "no record yet, so that nothing tells of the brokers' clocks")]
+    assert await told_of_clocks([7200, 60], {2: (1, -1)}) == [
+        (OK, "partition 1: a record came just now, stamped within 5 s of this machine's clock"),
+        (OK, f"partition 0: nothing came just now; the newest stamp is 2 h old, {behind}"),
+    ]
+
+
+async def test_a_brokers_clock_that_is_off_shows_in_what_comes_and_ahead_in_what_came() -> None:
+    assert await told_of_clocks([7200, 60], {2: (1, -9)}) == [(WARN, "the brokers stamp at least 7 s behind this machine's clock")]
+    assert await told_of_clocks([7200, 60], {2: (0, 9)}) == [(WARN, "the brokers stamp at least 9 s ahead of this machine's clock")]
+    assert await told_of_clocks([-31, 60], {}, looks=0) == [(WARN, "the brokers stamp at least 30 s ahead of this machine's clock")]
+    assert await told_of_clocks([-3601, 60], {}) == [(FAIL, "the brokers stamp at least 3600 s ahead of this machine's clock")]
+    assert await told_of_clocks([7200, 60], {}, looks=0) == []
 
 
 @pytest.mark.parametrize(("behind", "level"), [(FAR_BEHIND, OK), (FAR_BEHIND + 1, WARN)])

@@ -76,6 +76,7 @@ def test_what_happens_is_counted_by_rule_guard_source_and_reason(tmp_path: Path)
     assert counted["trimtab_engine_step_seconds_count",] >= 5
     assert abs(counted["trimtab_engine_time_seconds", "0"] - SystemClock().now() / 1e6) < 600
     assert 0 <= counted["trimtab_engine_delay_seconds", "0"] < 600
+    assert 0 < counted["trimtab_checkpoint_age_seconds", "0"] < 600
     assert counted["trimtab_partition_stopped", "0"] == 0
 
 
