@@ -81,7 +81,7 @@ def kill_switch(
 def partition(p: dict[str, Any]) -> str:
     """A line on where a partition stands."""
     at = f", record {p['offset']}, {p['lag']} behind the log's end" if "offset" in p else ""
-    time = f", time {instant(p['engine_time'])}" if p.get("engine_time") else ""
+    time = f", time {instant(p['engine_time']) if p['engine_time'] else 'not begun'}" if "engine_time" in p else ""
     time += f", {p['delay_seconds']:.1f} s behind the clock" if p.get("delay_seconds") is not None else ""
     saved = _saved(p)
     why, owner = f": {p['why']}" if p["why"] else "", f" by {p['owner']}" if p["owner"] else ""

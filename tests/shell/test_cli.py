@@ -106,6 +106,8 @@ def test_a_partition_is_told_with_its_owner_lag_time_and_checkpoint() -> None:
     assert partition(told) == f"{begins}, checkpoint at 10, the first record after it 3 min old"
     assert partition(told | {"checkpoint_age_seconds": 0}) == f"{begins}, checkpoint at 10, nothing after it"
     assert partition(told | {"checkpoint": 0}) == f"{begins}, no checkpoint, the first record 3 min old"
+    empty = {"offset": 0, "lag": 0, "engine_time": 0, "delay_seconds": None, "checkpoint": 0, "checkpoint_age_seconds": 0}
+    assert partition(told | empty) == "partition 3  followed by http://a:1, record 0, 0 behind the log's end, time not begun, no checkpoint"
     assert partition({"partition": 3, "state": "unowned", "why": "nobody has it", "owner": ""}) == "partition 3  unowned: nobody has it"
 
 
