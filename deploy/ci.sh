@@ -17,7 +17,7 @@ command -v promtool >/dev/null 2>&1 || packages+=(prometheus)
 if [ ${#packages[@]} -gt 0 ]; then
   (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null) || { echo "could not install: apt-get install ${packages[*]}" >&2; exit 1; }
 fi
-export TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser,kafka,postgres,promtool,helm,kubeconform,kube-apiserver}
+export TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser,kafka,postgres,promtool,helm,kubeconform,kube-apiserver,mount,open-files}
 make setup
 .venv/bin/python deploy/kafka/broker.py --fetch
 wait "$building"

@@ -28,9 +28,10 @@ from services.actions.execute import SECOND, Pace
 from services.actions.executors.contract import Executor
 from services.actions.ledger.witness import witness_of
 from services.actions.worker import ActionsService, Conduct
-from services.adapters.clock import SystemClock
+from services.adapters.clock import SystemClock, instant
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
+from services.adapters.disk import require_whole
 from services.adapters.faultpoint import faultpoint
 from services.adapters.http import auth as authentication
 from services.adapters.http.front import Bounds, Front, bounded
@@ -43,7 +44,7 @@ from services.adapters.log.sqlite import SqliteLog
 from services.adapters.log.writer import EventWriter
 from services.adapters.private import keep
 from services.adapters.settings import Settings
-from services.backup import restored_at
+from services.backup import DATABASES, restored_at
 from services.ingest.files import ingest_files, new_context, to_intake
 from services.ingest.intake import Intake
 from services.keeping import LogUpkeep
@@ -54,12 +55,14 @@ from services.kernel.record import Clock as ClockRecord
 from services.rules_engine import worker as engine
 from services.rules_engine.answers import Answers, standing
 from services.rules_engine.bucket import checkpoints_of
+from services.rules_engine.core.demand import HORIZON
 from services.rules_engine.language.pack import guards
 from services.rules_engine.replay import oldest
 from services.rules_engine.store import RuleStore
 
 log = structlog.get_logger("embedded")
 HOUR = 3_600_000_000
+LEAP = 24 * HOUR  # between the newest record and a start: more is told
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -89,6 +92,8 @@ class Embedded:
         self._cleanup.callback(lock.release)
         faultpoint("start.locked")
         self._restored_at = restored_at(folder)
+        for name in DATABASES[1:] if self.settings.database else DATABASES:
+            await asyncio.to_thread(require_whole, folder / name)
         self.events = SqliteLog(folder / "events.db", EVENTS, self.clock, archive=self.settings.archive_folder)
         self._cleanup.push_async_callback(self.events.close)
         self.decisions = SqliteLog(folder / "decisions.db", DECISIONS, self.clock)
@@ -143,7 +148,16 @@ class Embedded:
         await self.worker.start()
         if self.worker.restored:
             self._agree_on_clock(self.worker.partition.simulated)
+            self._tell_of_a_leap(self.worker.partition.now, self.worker.partition.demand.horizon or HORIZON)
         self.answers = Answers(self.worker, self.events, self.store)
+
+    def _tell_of_a_leap(self, newest: int, horizon: int) -> None:
+        """A clock that is ahead cannot be told from a long rest; what is stamped by it stays so. So whoever starts is told, before anything is stamped."""
+        leap = self.clock.now() - newest
+        if self.simulated is None and newest and leap > LEAP:
+            why = "nobody recorded anything meanwhile, or this machine's clock is ahead: compare it with a time server, a stamp is never taken back"
+            late = instant(self.clock.now() - horizon)
+            log.warning("time leaps", newest_record=instant(newest), days=round(leap / LEAP, 1), late_are_events_before=late, why=why)
 
     async def _start_actions(self) -> None:
         witness = witness_of(self.settings.witness, self._secret())

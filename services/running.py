@@ -31,6 +31,7 @@ def up() -> None:
     import uvloop
 
     from services.adapters import collector
+    from services.adapters.disk import room_named
     from services.embedded import Embedded
 
     async def run() -> None:
@@ -49,7 +50,8 @@ def up() -> None:
             await trimtab.stop()
         typer.echo(ENDED)
 
-    uvloop.run(run())
+    with room_named(wanted.data):
+        uvloop.run(run())
 
 
 def serve(service: Annotated[str, typer.Argument(help="ingest, rules, actions or console")]) -> None:

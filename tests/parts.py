@@ -8,7 +8,7 @@ import pytest
 
 
 def lacks(part: str, why: str) -> pytest.skip.Exception:
-    """Ends the test; never returns."""
+    """Ends the test; never returns. `part` is one of those that CI requires (deploy/ci.sh)."""
     if part in os.environ.get("TRIMTAB_REQUIRE", "").split(","):
         pytest.fail(f"{part} is required: {why}")
     pytest.skip(why)

@@ -63,6 +63,7 @@ BUCKET = "tests/shell/test_bucket.py::"
 EXAMINED = "tests/shell/test_doctor_production.py::"
 SEQUENCE = "tests/shell/test_sequence.py::"
 CHECKPOINTS = "tests/shell/test_checkpoints.py::"
+FAULTS = "tests/e2e/test_faults.py::"
 PLUG = "tests/e2e/plug/test_plug.py::test_a_process_killed_several_times_leaves_everything_as_it_would_have_been"
 LETTER = "tests/core/test_letter.py::"
 FRONT, ROOM = (f"tests/shell/test_{name}.py::" for name in ("front", "room"))
@@ -2097,6 +2098,33 @@ PLANTS = (
         "        skipped = self.skipped | skips_of(stretch.particular)",
         "        skipped = skips_of(stretch.particular)",
         (CHECKPOINTS + "test_a_poisoned_record_stops_the_partition_until_it_is_skipped_and_stays_skipped",),
+    ),
+    Plant(
+        "a start does not look for damage",
+        "services/embedded.py", "            await asyncio.to_thread(require_whole, folder / name)\n", "            pass\n",
+        (FAULTS + "test_a_file_whose_pages_turned_is_named_in_one_line_and_starts_when_restored",),
+    ),
+    Plant(
+        "of a large database the tables are not looked into",
+        "services/adapters/disk.py", '        if kind == "table":\n', '        if kind == "table":\n            continue\n        if kind == "":\n',
+        (FAULTS + "test_the_first_page_of_any_table_or_index_that_turned_keeps_a_start_from_beginning",),
+    ),
+    Plant(
+        "a log that cannot be counted is a fault of ours",
+        "services/adapters/log/sqlite.py",
+        "            self._next = [self._count(p) for p in range(partitions)]\n        except sqlite3.Error as error:\n",
+        "            self._next = []\n        except sqlite3.Error as error:\n",
+        (FAULTS + "test_a_log_that_cannot_count_its_segments_is_one_clear_line",),
+    ),
+    Plant(
+        "a full disk is told as damage",
+        "services/running.py", "    with room_named(wanted.data):\n", "    if True:\n",
+        (FAULTS + "test_a_start_on_a_full_disk_names_the_space_in_one_line_and_with_room_again_nothing_is_lost",),
+    ),
+    Plant(
+        "a clock that leaps is told to nobody",
+        "services/embedded.py", "and leap > LEAP:", "and leap > 365 * LEAP:",
+        (FAULTS + "test_a_start_long_after_the_newest_record_says_that_the_clock_may_be_ahead",),
     ),
     Plant(
         "a log that was pruned whole begins anew",

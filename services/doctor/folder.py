@@ -30,6 +30,7 @@ from services.rules_engine.worker import SKEW
 
 GB = 1 << 30
 SCARCE, SHORT = GB // 10, GB  # bytes free
+LEAP = 86_400 * SECOND
 
 
 def examined(settings: Settings) -> Iterator[Line]:
@@ -161,6 +162,9 @@ def clock(settings: Settings) -> Iterator[Line]:
         yield Line(FAIL, "clock", f"the newest record is stamped {ahead / SECOND:.0f} s ahead of this machine's clock: the engine stops", mend)
     elif ahead > 0:
         yield Line(WARN, "clock", f"the newest record is stamped {ahead / SECOND:.3f} s ahead of this machine's clock", mend)
+    elif newest and -ahead > LEAP:
+        text = f"the newest record is of {instant(newest)}: nothing was recorded for {-ahead / LEAP:.1f} days, or this machine's clock is ahead by as much"
+        yield Line(WARN, "clock", text, "compare this machine's clock with a time server before a start: a stamp is never taken back")
     else:
         yield Line(OK, "clock", f"the newest record is of {instant(newest)}" if newest else "no record yet")
 

@@ -16,9 +16,14 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from services.adapters.clock import SystemClock
+from services.adapters.disk import SMALL, require_whole
 from services.adapters.log.codec import EVENTS
+from services.adapters.log.sqlite import SqliteLog
+from services.kernel.errors import Misconfigured
 from services.kernel.record import Tick
 from tests.e2e.running import signed
+from tests.parts import lacks
 from tests.shell.commanded import Up, run, until, up, up_with_a_platform
 
 HOUR = 3_600_000_000
@@ -30,7 +35,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)], capture_output=True, text=True)
     if mounted.returncode:
-        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+        lacks("mount", f"a file system cannot be mounted here: {mounted.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -135,6 +140,18 @@ def test_decisions_wait_for_room_and_are_said_once(tmp_path: Path) -> None:
         assert trimtab.get(f"/v1/decisions/{fired['id']}/replay")["identical"] is True
 
 
+def test_a_start_on_a_full_disk_names_the_space_in_one_line_and_with_room_again_nothing_is_lost(stopped: Path, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 24) as disk:
+        shutil.copytree(stopped, disk / "data")
+        ballast = fill(disk)
+        for folder in (disk / "data", disk / "new"):
+            said = run("up", data=str(folder), port="0").refused()
+            assert re.fullmatch(rf"the disk of {folder} is full \(\d KB free\): make room and start again; nothing that was acknowledged is lost \(.+\)", said)
+        ballast.unlink()
+        with up(disk / "data") as trimtab:
+            assert is_counted(trimtab, 10)
+
+
 # -- a folder that cannot be written --------------------------------------------------------------------------------------
 
 
@@ -187,11 +204,58 @@ def test_a_disk_that_lost_the_last_write_after_all_loses_that_one_alone(tmp_path
         assert accepted(trimtab) == 9
 
 
+def keyed(trimtab: Up, name: str) -> None:
+    """Something that only trimtab.db knows is acknowledged."""
+    trimtab.ok("key", name)
+
+
+def names(trimtab: Up) -> list[str]:
+    return [key["name"] for key in trimtab.get("/v1/keys")["keys"] if key["name"].startswith("shop")]
+
+
+def killed_with_keys(data: Path, many: int) -> list[int]:
+    """As `killed`, of trimtab.db: so many keys were made one by one."""
+    wal, sizes = data / "trimtab.db-wal", []
+    with up(data) as trimtab:
+        for number in range(many):
+            keyed(trimtab, f"shop{number}")
+            sizes.append(wal.stat().st_size)
+        assert trimtab.stop(signal.SIGKILL)[0] == -signal.SIGKILL
+    return sizes
+
+
+def test_a_write_of_the_database_that_was_torn_takes_nothing_with_it_and_one_that_the_disk_lost_itself_alone(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    sizes = killed_with_keys(data, 4)
+    assert sizes[-1] > sizes[-2], sizes
+    shutil.copytree(data, tmp_path / "lost")
+    with (data / "trimtab.db-wal").open("r+b") as wal:
+        again = wal.read()[32:2032]
+        wal.write(again)  # the begin of another frame, of an older one at that
+    with up(data) as trimtab:
+        assert names(trimtab) == ["shop0", "shop1", "shop2", "shop3"]
+        assert ready(trimtab) == (200, "")
+    os.truncate(tmp_path / "lost" / "trimtab.db-wal", (sizes[-1] + sizes[-2]) // 2)
+    with up(tmp_path / "lost") as trimtab:
+        assert names(trimtab) == ["shop0", "shop1", "shop2"]
+        assert ready(trimtab) == (200, "")
+        assert trimtab.get("/v1/audit/verify")["verified"] is True
+
+
+def roots(file: Path) -> dict[str, range]:
+    """Where the first page of every table and index of a database lies."""
+    with closing(sqlite3.connect(file)) as database:
+        (size,) = database.execute("PRAGMA page_size").fetchone()
+        return {name: range((page - 1) * size, page * size) for name, page in database.execute("SELECT name, rootpage FROM sqlite_master WHERE rootpage > 1")}
+
+
 @pytest.mark.parametrize("name", ["events.db", "decisions.db", "trimtab.db"])
 def test_a_file_whose_pages_turned_is_named_in_one_line_and_starts_when_restored(stopped: Path, name: str) -> None:
     file = stopped / name
     whole = file.read_bytes()
-    for place in (range(20, 100), range(16)):
+    pages = roots(file)
+    table = {"events.db": "segments", "decisions.db": "records", "trimtab.db": "kill_switches"}[name]  # none is read before somebody asks
+    for place in (range(20, 100), range(16), pages[table]):
         damaged = bytearray(whole)
         for i in place:
             damaged[i] ^= 0xFF
@@ -224,6 +288,29 @@ def test_a_record_whose_bytes_turned_is_not_folded_as_something_else(stopped: Pa
         assert is_counted(trimtab, 10)
 
 
+@pytest.mark.parametrize("small", [SMALL, 0], ids=["read whole", "too large for that"])
+def test_the_first_page_of_any_table_or_index_that_turned_keeps_a_start_from_beginning(stopped: Path, small: int) -> None:
+    found, tried = [], []
+    for name in ("events.db", "decisions.db", "trimtab.db"):
+        whole = (stopped / name).read_bytes()
+        require_whole(stopped / name, small)
+        for of, place in roots(stopped / name).items():
+            tried.append(of)
+            (stopped / name).write_bytes(whole[: place.start] + bytes(b ^ 0xFF for b in whole[place.start : place.stop]) + whole[place.stop :])
+            with pytest.raises(Misconfigured, match=rf"{name} is damaged: .*; `trimtab doctor` looks .*; restore it from a backup"):
+                require_whole(stopped / name, small)
+            found.append(of)
+        (stopped / name).write_bytes(whole)
+    assert found == tried and {"records", "segments", "attempts", "outbox", "parked", "kill_switches"} <= set(found)
+
+
+async def test_a_log_that_cannot_count_its_segments_is_one_clear_line(stopped: Path) -> None:
+    whole, place = (stopped / "events.db").read_bytes(), roots(stopped / "events.db")["segments"]
+    (stopped / "events.db").write_bytes(whole[: place.start] + b"?" * len(place) + whole[place.stop :])
+    with pytest.raises(Misconfigured, match=r"the log .*events\.db cannot be opened: .*malformed; if it is damaged, restore it from a backup"):
+        SqliteLog(stopped / "events.db", EVENTS, SystemClock())
+
+
 # -- a wrong clock --------------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +327,19 @@ def test_a_clock_that_is_behind_the_log_is_one_clear_line(stopped: Path, covered
     sql(stopped / "events.db", "DELETE FROM records WHERE number = ?", end)
     with up(stopped) as trimtab:
         assert is_counted(trimtab, 10)
+
+
+def test_a_start_long_after_the_newest_record_says_that_the_clock_may_be_ahead(stopped: Path) -> None:
+    with up(stopped) as trimtab:
+        assert "time leaps" not in trimtab.log.read_text()
+        assert trimtab.stop()[0] == 0
+    shutil.rmtree(stopped / "checkpoints")
+    sql(stopped / "events.db", "UPDATE records SET stamp = stamp - ?", 60 * HOUR)
+    [line] = [line for line in run("doctor", data=str(stopped)).lines if line.split()[1] == "clock"]
+    assert line.startswith("warn") and "nothing was recorded for 2.5 days, or this machine's clock is ahead by as much" in line
+    with up(stopped) as trimtab:
+        [line] = [line for line in trimtab.log.read_text().splitlines() if "time leaps" in line]
+        assert "days=2.5" in line and "this machine's clock is ahead" in line
 
 
 # -- two processes --------------------------------------------------------------------------------------------------------

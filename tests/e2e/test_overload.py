@@ -20,6 +20,7 @@ import pytest
 from services.adapters.log.codec import EVENTS
 from services.kernel.ids import event_id
 from services.kernel.record import EventBatch
+from tests.parts import lacks
 from tests.shell.commanded import Up, until, up, up_with_a_platform
 from tests.shell.sandboxed import sandbox
 
@@ -178,7 +179,7 @@ async def test_large_bodies_at_once_are_refused_before_memory_grows(tmp_path: Pa
 def many_files(wanted: int) -> Iterator[None]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < wanted:
-        pytest.skip(f"this machine lets a process have {hard} open files, the test needs {wanted}")
+        lacks("open-files", f"this machine lets a process have {hard} open files, the test needs {wanted}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     try:
         yield

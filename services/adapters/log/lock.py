@@ -38,9 +38,12 @@ class FolderLock:
             owner = self._file.read().strip() or "?"
             self._file.close()
             raise Misconfigured(f"another Trimtab (process {owner}) uses {folder}: stop it, or choose another folder with TRIMTAB_DATA") from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()))
+            self._file.flush()
+        except OSError as error:
+            raise Misconfigured(f"the data folder {folder} cannot be used: {error.strerror}; choose another with TRIMTAB_DATA") from error
 
     def release(self) -> None:
         self._file.close()

@@ -51,9 +51,9 @@ class SqliteLog(Generic[T]):
         try:
             self._writer, self._reader = self._open(), self._open()
             self._prepare()
+            self._next = [self._count(p) for p in range(partitions)]
         except sqlite3.Error as error:
             raise Misconfigured(f"the log {path} cannot be opened: {error}; if it is damaged, restore it from a backup") from error
-        self._next = [self._count(p) for p in range(partitions)]
 
     def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
