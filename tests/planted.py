@@ -2645,6 +2645,13 @@ PLANTS = (
         (f"{BENCH_CHECK}test_what_is_not_compared_is_named_and_why",),
     ),
     Plant(
+        "what seems slower by chance is named after six turns",
+        "benchmarks/against.py",
+        "        _measure(cases, here, there, range(2 * turns, 4 * turns))\n",
+        "        pass\n",
+        (f"{BENCH_CHECK}test_what_every_turn_calls_slower_needs_no_more_of_them_and_what_only_most_do_is_measured_again_twice_as_often",),
+    ),
+    Plant(
         "too few decisions are no goal missed",
         "benchmarks/engine.py",
         "    goal = DECISIONS_GOAL if case.held == HELD else None\n",

@@ -72,6 +72,26 @@ def test_under_noise_a_real_slowdown_is_nearly_always_named_and_none_nearly_neve
     assert sum(bool(Machine(busy(seed), events=0.7).slower()) for seed in range(300)) >= 285
 
 
+def test_among_many_figures_that_each_sway_for_themselves_nearly_never_one_is_accused_by_chance() -> None:
+    def accused(seed: int) -> int:
+        draws = random.Random(seed)
+
+        def tree() -> list[dict[str, Any]]:
+            return [{"case": str(n), "value": draws.uniform(0.8, 1.0), "unit": "x"} for n in range(150)]
+
+        return sum(case.is_slower for case in compared(tree, lambda: tree()))
+
+    assert sum(bool(accused(seed)) for seed in range(50)) <= 5
+
+
+def test_what_every_turn_calls_slower_needs_no_more_of_them_and_what_only_most_do_is_measured_again_twice_as_often() -> None:
+    speeds = iter([0.8, 1.0, 1.0, 0.8, 0.8, 1.0, 1.0, 0.8, 0.8, 1.0] + [1.0] * 14)  # this tree seems slower in five turns of the first six
+    doubtful = Machine(lambda _: next(speeds), events=1.0)
+    assert (doubtful.slower(), len(doubtful.order)) == ([], 24)
+    clear = Machine(events=0.8)
+    assert (clear.slower(), len(clear.order)) == (["events"], 12)
+
+
 def test_a_benchmark_that_one_tree_does_not_run_is_compared_with_nothing() -> None:
     machine = Machine(events=1.0)
     with pytest.raises(CannotRun, match="this tree"):
