@@ -60,7 +60,7 @@ bench: setup .venv-bench/ready  ## every figure side by side in one run; ONLY=in
 .venv-bench/ready: requirements/bench.txt  # what the engine is measured against; without it those are skipped, and said to be
 	-@bash deploy/setup.sh .venv-bench bench >&2
 
-bench-check: setup  ## this tree and the commit before in turns; names what got slower than 0.9
+bench-check: setup  ## this tree and the commit before in turns; names what got slower than 0.9, and what it did not compare
 	@$(PY) -m benchmarks against $(or $(AGAINST),HEAD~1) $(ONLY)
 
 docs: setup  ## regenerate the parts of docs/ that the code itself says
