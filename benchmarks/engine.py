@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.account import ALL_GUARDS, START, USUAL_GUARDS, deltas, everyone, reports, rules, span
 from benchmarks.figure import Figure
-from benchmarks.stages import Stages, watched
+from benchmarks.stages import Clock, Stages, watched
 from services.adapters.codec.generated.trimtab.v1 import record_pb2 as pb
 from services.adapters.codec.record import decode
 from services.adapters.log.codec import DECISIONS, EVENTS, Codec
@@ -132,8 +132,14 @@ def at_boundaries(case: Case, seed: int = 5) -> list[tuple[int, bytes]]:
     return [(records[min(i // together * together + together, len(records)) - 1][0], data) for i, (_, data) in enumerate(records)]
 
 
-def run(case: Case, held: Table | None = None, clock: Callable[[], float] = time.perf_counter) -> tuple[float, list[Decision]]:
+def run(case: Case, held: Table | None = None, clock: Clock = time.perf_counter) -> tuple[float, list[Decision]]:
     """(events a second by the clock, decisions). Records are read a page at a time."""
+    seconds, decisions, _ = timed(case, held, clock)
+    return case.events / seconds, decisions
+
+
+def timed(case: Case, held: Table | None, clock: Clock, shown: Stages = ()) -> tuple[float, list[Decision], dict[str, float]]:
+    """(seconds by the clock, decisions, the seconds of the stages that are shown)."""
     records = at_boundaries(case)
     partition = prepared(case, held)
     page = max(1, case.tick // case.per_record, case.page)
@@ -141,14 +147,15 @@ def run(case: Case, held: Table | None = None, clock: Callable[[], float] = time
     gc.freeze()
     decisions: list[Decision] = []
     offset = partition.offset
-    began = clock()
-    for i in range(0, len(records), page):
-        part = records[i : i + page]
-        read = EVENTS.decode_all([data for _, data in part])
-        decisions += partition.step([Stamped(offset + i + j, stamp, record) for j, ((stamp, _), record) in enumerate(zip(part, read, strict=True))])
-    took = clock() - began
+    with watched(shown, clock) as spent:
+        began = clock()
+        for i in range(0, len(records), page):
+            part = records[i : i + page]
+            read = EVENTS.decode_all([data for _, data in part])
+            decisions += partition.step([Stamped(offset + i + j, stamp, record) for j, ((stamp, _), record) in enumerate(zip(part, read, strict=True))])
+        took = clock() - began
     gc.unfreeze()
-    return case.events / took, decisions
+    return took, decisions, spent
 
 
 @cache
@@ -249,9 +256,8 @@ def weigh(creatives: int = 400_000, events: int = 2_000_000) -> None:
 def stages(case: Case, held: Table) -> Iterator[Figure]:
     """Microseconds of processor an event by stage, in a run of its own; what is decided is written as bytes afterwards, which the figure does not contain."""
     case = replace(case, events=min(case.events, 200_000))
-    with watched(STAGES, time.process_time) as spent:
-        rate, decisions = run(case, held, time.process_time)
-    spent["the rest"] = case.events / rate - sum(spent.values())
+    seconds, decisions, spent = timed(case, held, time.process_time, STAGES)
+    spent["the rest"] = seconds - sum(spent.values())
     began = time.process_time()
     for decision in decisions:
         DECISIONS.encode(decision)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -146,3 +147,10 @@ def test_the_per_event_engine_decides_as_the_engine_at_the_same_instants() -> No
     ours, theirs = (contestants.firsts(contestants.CONTESTANTS[name](size).check(log), log.apart) for name, size in (("engine 100", 1), ("per event", 2)))
     assert len(ours) > 100
     assert ours == theirs
+
+
+def test_the_stages_of_the_engine_are_those_of_what_is_timed_and_of_no_more() -> None:
+    seconds = itertools.count()
+    took, _, spent = engine.timed(Case(events=20_000, held=0), None, lambda: float(next(seconds)), engine.STAGES)
+    assert all(spent.values())
+    assert sum(spent.values()) < took
