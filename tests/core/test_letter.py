@@ -13,8 +13,9 @@ import pytest
 from services.actions.core.letter import action_of
 from services.actions.core.policy import Circumstances, why_asked
 from services.kernel.errors import RejectedInput
-from services.kernel.record import Activation, Ready, Skip
+from services.kernel.record import Activation, Change, Clock, Ready, Skip
 from services.rules_engine.core.evidence import default_coefficients, proportion_log_e, threshold_micro_nats
+from services.rules_engine.core.lifecycle import TERMINAL
 from services.rules_engine.core.partition import Partition, demand_of, skips_of
 from services.rules_engine.core.program import (
     Action,
@@ -87,6 +88,10 @@ def against(left: Any, op: str, number: int | tuple[int, int], unit: str = "coun
     return Compare(op, left, Number(n, d, unit, f"{n}/{d}"), f"... {op} {n}/{d}")
 
 
+DEAR = against(MetricRef(0, 0, "ctr"), "<", (8, 1000), "ratio")
+GOOD = against(MetricRef(0, 0, "ctr"), ">", (5, 100), "ratio")
+
+
 def kinds(world: World) -> list[tuple[str, str, tuple[str, ...]]]:
     return [(d.path.rpartition("/")[2], d.kind, d.refusals) for d in world.decisions()]
 
@@ -131,6 +136,18 @@ def test_a_rule_that_asks_for_other_semantics_is_refused_by_a_build_that_does_no
     other = replace(pause_rule(), semantics=4)
     with pytest.raises(RejectedInput, match="semantics 4; this build knows 1, 2, 3"):
         World().activate(other).decisions()
+
+
+def test_a_simulated_clock_is_said_in_every_decision() -> None:
+    """1.9: declared in the log's first record, and known after a restart, too."""
+    for simulated in (True, False):
+        world = World().put(Clock(simulated, START)).activate(pause_rule(guards=(asked("min_runtime", at_least=2 * HOUR),))).at(1)
+        weak(world).at(4).report("a", 0, 1000).at(5).tick()
+        state = world.partition()
+        before = state.step(world.records[:-1])
+        plain, pieces = dump(state)
+        after = load(json.loads(json.dumps(plain)), joined(pieces), GUARDS).step(world.records[-1:])
+        assert [(d.kind, d.simulated) for d in (*before, *after)] == [("refused", simulated), ("fired", simulated), ("cleared", simulated)]
 
 
 def test_a_skipped_record_moves_time_and_says_nothing_to_engine_successor_and_replay() -> None:
@@ -252,6 +269,91 @@ def test_a_change_of_one_entity_starts_no_other_anew() -> None:
     assert kinds(world.at(2).tick()) == [("a", "fired", ()), ("b", "fired", ())]
 
 
+NEVER_YET = ctr_below(1000)
+WITH_ANOTHER = (replace(CTR, version=2), SHOWN)
+
+
+@pytest.mark.parametrize(
+    ("other", "is_kept"),
+    [
+        ({}, True), ({"guards": (asked("min_runtime", at_least=0),)}, True), ({"action": Action("notify")}, True), ({"priority": 1}, True),
+        ({"where": None}, False), ({"unless": PAUSED}, False), ({"metrics": WITH_ANOTHER}, False), ({"rule": "other"}, False),
+    ],
+    ids=["threshold", "guards", "action", "priority", "where", "except", "metrics", "rule"],
+)  # fmt: skip
+def test_scope_metrics_and_name_are_what_evidence_belongs_to(other: dict[str, Any], is_kept: bool) -> None:
+    """3.5"""
+    world = weak(World().activate(pause_rule(when=NEVER_YET)).at(1)).at(2).activate(pause_rule(**other)).at(2.1).tick()
+    assert [d.kind for d in world.decisions()] == ["fired"] * is_kept
+
+
+def test_another_level_is_another_scope() -> None:
+    """3.5"""
+    world = weak(World().activate(pause_rule(where=None, when=NEVER_YET)).at(1)).at(2).activate(pause_rule(where=None, depth=3)).at(2.1).tick()
+    assert world.decisions() == []
+
+
+@pytest.mark.parametrize(("pair", "is_kept"), [(Pair(3, (), GOOD), True), (Pair(2, (), GOOD), False), (Pair(3, ("name",), GOOD), False)])
+def test_which_objects_are_paired_is_part_of_the_scope(pair: Pair, is_kept: bool) -> None:
+    """3.5"""
+    world = two(World().activate(pairs(when=NEVER_YET)), name="x").at(2).activate(pairs(pair=pair)).at(2.01).tick()
+    assert [d.kind for d in world.decisions()] == ["fired"] * is_kept
+
+
+def test_a_change_from_before_the_rule_leaves_the_start_where_it_is() -> None:
+    """3.5: the later of the two."""
+    world = World().activate(pause_rule(rule="older", when=NEVER_YET)).at(1.5).report("a", 1000, 100, status="active").at(2).activate(pause_rule())
+    assert weak(world.at(3).change("a", ago=2)).at(3.1).tick().told() == [(3 + S, "a", "fired", ())]
+
+
+def test_a_change_earlier_than_the_last_one_known_is_ignored() -> None:
+    """3.6"""
+    world = World().activate(pause_rule()).at(2.5).report("a", 1000, 100, status="active").at(3).change("a").at(3.2).change("a", ago=1)
+    assert weak(world.at(3.5)).at(3.6).tick().told() == [(3.5 + S, "a", "fired", ())]
+
+
+@pytest.mark.parametrize("first", ["amount", "change"])
+def test_an_amount_of_the_instant_of_a_change_is_evidence(first: str) -> None:
+    """3.7: at or after the start."""
+    rule = pause_rule(where=None, metrics=(CPA, SHOWN), when=against(MetricRef(0, 0, "cpa"), ">", 30, "EUR"), guards=(asked("confidence", level=950_000),))
+    world, amount = World().activate(rule).at(2), batch(event(f"{GROUP}/a", START + 2 * HOUR, "e", {"spend@EUR": 500}))
+    world = world.put(amount).change("a") if first == "amount" else world.change("a").at(2.05).change("b").put(amount)
+    [d] = world.at(2.1).tick().decisions()
+    assert (d.readings[0].numerator, dict(d.verdicts[0].figures)["matured"]) == (500_000_000, 500_000_000)
+
+
+def test_a_row_of_an_interval_yet_to_begin_is_evidence_of_a_rule_activated_before_it() -> None:
+    """3.7"""
+    rule = pause_rule(where=None, when=against(MetricRef(1, 0, "impressions"), ">", 0))
+    world = World().activate(pause_rule(rule="older", when=NEVER_YET)).at(1).put(batch(row("a", (START + 4 * HOUR, START + 8 * HOUR), START, impressions=7)))
+    assert world.at(2).activate(rule).at(2.1).tick().told() == [(2 + S, "a", "fired", ())]
+
+
+def test_a_change_of_an_ad_group_is_none_of_its_creatives_and_theirs_none_of_it() -> None:
+    """3.6; of the group, all that its creatives say from then on is evidence."""
+    cooled = {"where": None, "guards": (asked("cooldown", **{"for": DAY}),)}
+    of_group = Change("acme", GROUP, "targeting", "", "", START + 2 * HOUR, "tom")
+    kept = World().activate(pause_rule(**cooled)).at(1).report("a", 1000, 100).report("b").at(2).put(of_group).at(3)
+    assert kept.report("a", 1000, 5).report("b", 1000, 5).at(3.1).tick().told() == [(3 + S, "b", "fired", ())]
+    group = World().activate(pause_rule(depth=3, **cooled)).at(1).report("a", 1000, 100).at(2).change("a").at(3).report("a", 1000, 5)
+    assert group.at(3.1).tick().decisions() == []
+    group = World().activate(pause_rule(depth=3, where=None)).at(1).report("a", 1000, 100).at(2.5).report("a", 1000, 5).at(3).put(of_group)
+    assert group.at(3.1).tick().told() == [(3 + S, "grp", "fired", ())]
+
+
+def test_a_change_counts_from_what_it_says_and_never_from_later_than_its_stamp() -> None:
+    """3.6"""
+    world = World().activate(pause_rule(guards=(asked("cooldown", **{"for": HOUR}),))).at(1).change("a", ago=-2).at(1.5)
+    assert weak(world).at(3).tick().told() == [(1.5 + S, "a", "refused", ("cooldown",)), (2.0, "a", "fired", ())]
+
+
+@pytest.mark.parametrize("status", [status for status in TERMINAL if status != "verified"])
+def test_only_a_verified_outcome_of_ours_is_a_change(status: str) -> None:
+    """3.6"""
+    world = World().activate(pause_rule(guards=(asked("cooldown", **{"for": DAY}),))).at(1).report("a", 1000, 5, status="active")
+    assert world.outcome("0" * 32, status, "a", action="status", value="paused").at(1.1).tick().told() == [(1 + S, "a", "fired", ())]
+
+
 # -- 4. truth --------------------------------------------------------------------------------------------------------
 
 BELOW_TARGET = Compare("<", MetricRef(0, 0, "ctr"), TargetRef("ctr", "ratio", "target(ctr)"), "ctr < target(ctr)")
@@ -279,6 +381,12 @@ def test_the_deepest_target_counts_and_of_two_there_the_later_record() -> None:
     world.target("ctr", 7000, GROUP, "ratio").target("ctr", 2000, "", "ratio").at(1)
     [d] = weak(world).at(2).tick().decisions()
     assert d.readings[0].threshold == 7_000_000
+
+
+def test_a_later_target_counts_while_it_is_valid_and_the_one_before_it_again_once_it_is_not() -> None:
+    """4.4"""
+    world = weak(World().activate(pause_rule(when=BELOW_TARGET)).target("ctr", 8000, unit="ratio").target("ctr", 1000, "", "ratio", 0, START + 5 * HOUR).at(1))
+    assert [(d.kind, (d.now - START) / HOUR) for d in world.at(6).tick().decisions()] == [("fired", 5.0)]
 
 
 def test_a_target_in_another_unit_is_unknown() -> None:
@@ -311,6 +419,15 @@ def test_except_excludes_only_where_it_is_true() -> None:
     world = World().activate(pause_rule(unless=labelled)).at(1)
     weak(weak(weak(world, "a"), "b", label="keep"), "c", label="go")
     assert kinds(world.at(2).tick()) == [("a", "fired", ()), ("c", "fired", ())]
+
+
+def test_an_attribute_never_seen_or_of_another_kind_is_unknown() -> None:
+    """4.5: not 0, and not another text."""
+    cheap = Compare("<", AttributeRef("daily_budget", "EUR"), Number(10, 1, "EUR", "10 EUR"), "daily_budget < 10 EUR")
+    other = Compare("!=", AttributeRef("label", "text"), Text("keep"), 'label != "keep"')
+    for when in (cheap, Not(replace(cheap, op=">=")), other, Not(replace(other, op="="))):
+        world = World().activate(pause_rule(where=None, when=when)).at(1).report("unseen").report("odd", daily_budget="5", label=5_000_000)
+        assert kinds(world.report("so", daily_budget=5_000_000, label="go").at(1.1).tick()) == [("so", "fired", ())]
 
 
 # -- 5. the life of a rule on an object ------------------------------------------------------------------------------
@@ -586,6 +703,43 @@ def test_freshness_asks_the_source_that_was_silent_longest_in_the_objects_accoun
     assert kinds(world)[1:] == [("a", "fired", ())]
 
 
+SET_ASIDE = {"amounts": {"clicks": (1 << 53) + 1}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"at": START + 12 * MINUTE},
+        {"at": START + 12 * MINUTE, "as_of": START + 30 * MINUTE, "row": "r", "interval": (START, START + DAY)},
+        {"at": START + 100 * MINUTE, **SET_ASIDE},
+        {"at": START + 100 * MINUTE, "path": "meta_ads/act2/cmp/grp/a"},
+        {"at": START + 100 * MINUTE, "source": "web"},
+    ],
+    ids=["older", "a report of before", "set aside", "of another account", "of another source"],
+)
+def test_news_is_the_newest_of_what_was_accepted_from_a_source_in_the_account(more: dict[str, Any]) -> None:
+    """6.2"""
+    guards = (asked("fresh", within=HOUR), asked("min_runtime", at_least=DAY))
+    world = weak(World().activate(pause_rule(guards=guards)).at(1)).at(1.9).put(batch({"id": "more", "path": f"{GROUP}/b", **more})).at(3).tick()
+    assert world.told() == [(1 + S, "a", "refused", ("min_runtime",)), (2 + S, "a", "refused", ("fresh", "min_runtime"))]
+
+
+@pytest.mark.parametrize("more", [{"at": START + 100 * MINUTE}, {"at": START + HOUR, "as_of": START + 9 * HOUR, "row": "r", "interval": (START, START + DAY)}])
+def test_nothing_is_news_from_later_than_its_stamp(more: dict[str, Any]) -> None:
+    """6.2"""
+    guards = (asked("fresh", within=HOUR), asked("min_runtime", at_least=DAY))
+    world = weak(World().activate(pause_rule(guards=guards)).at(1)).put(batch({"id": "more", "path": f"{GROUP}/b", **more})).at(3).tick()
+    assert world.told() == [(1 + S, "a", "refused", ("min_runtime",)), (2 + S, "a", "refused", ("fresh", "min_runtime"))]
+
+
+def test_what_was_stale_and_is_as_old_as_it_may_be_passes() -> None:
+    """6.2: equal passes, at that one boundary."""
+    old = event(f"{GROUP}/a", START + HOUR, "e", {"impressions": 1000}, attributes={"status": "active"})
+    world = World().activate(pause_rule(guards=(asked("fresh", within=HOUR),))).at(3).put(batch(old)).at(3.5)
+    world.put(batch(event(f"{GROUP}/b", START + 150 * MINUTE + SECOND, "f"))).at(4).tick()
+    assert world.told() == [(3 + S, "a", "refused", ("fresh",)), (3.5 + S, "a", "fired", ())]
+
+
 def test_own_changes_alone_count_where_the_cooldown_says_so() -> None:
     """6.3"""
     rule = pause_rule(when=ctr_below(8000, DAY), guards=(asked("cooldown", **{"after": "own change", "for": 6 * HOUR}),))
@@ -610,8 +764,25 @@ def test_a_survivor_exists_is_known_to_be_active_and_is_not_about_to_leave() -> 
         assert kinds(world.at(2).tick()) == [("a", "refused", ("keep_active",))]
     unseen = weak(World().activate(rule).at(1).outcome("0" * 32, "verified", "b", action="status", value="active"))
     assert kinds(unseen.at(2).tick()) == [("a", "refused", ("keep_active",))]
+    for path in (GROUP, "meta_ads/act/cmp/other/b"):
+        elsewhere = weak(World().activate(rule).at(1)).put(batch(event(path, START + HOUR, attributes={"status": "active"})))
+        assert kinds(elsewhere.at(2).tick()) == [("a", "refused", ("keep_active",))]
     pausing = weak(weak(World().activate(rule).at(1), "a"), "b")
     assert kinds(pausing.at(1.01).tick())[:2] == [("a", "fired", ()), ("b", "refused", ("outranked",))]
+
+
+def test_a_guard_that_refused_agrees_as_soon_as_it_may() -> None:
+    """6.1 and 6.4: equal is enough, of what was refused before, too."""
+    sample = {"guards": (asked("sample"),), "minimums": minimum(1001)}
+    survivor = {"guards": (asked("keep_active", at_least=1, per="ad_group"),)}
+    status = {"where": None, "guards": (asked("status"),)}
+    for rule, before, ad, now in (
+        (sample, "active", "a", {"impressions": 1}),
+        (survivor, "active", "b", {"impressions": 1000, "clicks": 100, "status": "active"}),
+        (status, "paused", "a", {"status": "active"}),
+    ):
+        world = World().activate(pause_rule(**rule)).at(1).report("a", 1000, 5, status=before).at(2).report(ad, **now)
+        assert world.at(2.1).tick().told() == [(1 + S, "a", "refused", (rule["guards"][0].guard,)), (2 + S, "a", "fired", ())]
 
 
 def test_confidence_asks_for_a_tested_threshold_above_nothing() -> None:
@@ -748,10 +919,6 @@ def test_of_several_candidates_priority_comes_first_then_evidence_then_path_then
 
 # -- pairs -----------------------------------------------------------------------------------------------------------
 
-DEAR = against(MetricRef(0, 0, "ctr"), "<", (8, 1000), "ratio")
-GOOD = against(MetricRef(0, 0, "ctr"), ">", (5, 100), "ratio")
-
-
 def pairs(**other: Any) -> Program:
     shift = Action("shift_budget", (("floor", 0), ("share", 150_000), ("to_at_most", 1_000_000)))
     pair = other.pop("pair", Pair(3, (), GOOD))
@@ -772,6 +939,18 @@ def test_a_pair_rule_judges_every_ordered_pair_and_holds_both() -> None:
     steps = json.loads(fired.action)["steps"]
     assert [(s["path"][-4:], s["observed"], s["desired"]) for s in steps] == [("weak", 50_010_000, 42_510_000), ("good", 20_000_000, 27_500_000)]
     assert [r.truth for r in fired.readings] == ["true", "true"]
+
+
+@pytest.mark.parametrize("ad", ["weak", "good"])
+def test_of_a_pair_both_are_in_scope(ad: str) -> None:
+    """4.7"""
+    labelled = Compare("=", AttributeRef("label", "text"), Text("keep"), 'label = "keep"')
+    for rule, labels, fires in (({"where": GO}, {ad: "go"}, 0), ({"where": GO}, {"weak": "go", "good": "go"}, 1), ({"unless": labelled}, {ad: "keep"}, 0)):
+        world = two(World().activate(pairs(**rule)))
+        for name, label in labels.items():
+            world.report(name, label=label)
+        assert [d.kind for d in world.at(1.01).tick().decisions()] == ["fired"] * fires
+    assert [d.kind for d in two(World().activate(pairs(unless=labelled))).at(1.01).tick().decisions()] == ["fired"]
 
 
 def test_a_pair_one_of_which_is_held_is_outranked() -> None:
