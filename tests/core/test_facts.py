@@ -106,10 +106,10 @@ def test_a_redelivered_older_row_changes_nothing(facts: Facts) -> None:
 
 def test_a_delta_past_the_horizon_a_future_one_and_a_huge_one_are_set_aside_visibly(facts: Facts) -> None:
     now = START + HORIZON
-    events = [("late", START - 1, 1), ("edge", START, 2), ("ahead", now + HOUR + 1, 4), ("huge", now, (1 << 53) + 1)]
+    events = [("late", START - 1, 1), ("edge", START, 2), ("ahead", now + HOUR + 1, 4), ("huge", now, (1 << 53) + 1), ("deep", now, -(1 << 53) - 1)]
     for name, at, clicks in events:
         fold(facts, now, batch({"id": name, "path": A, "at": at, "amounts": {"clicks": clicks}}))
-    assert {n: facts.counts[n] for n in ("late", "ahead", "huge", "accepted")} == {"late": 1, "ahead": 1, "huge": 1, "accepted": 1}
+    assert {n: facts.counts[n] for n in ("late", "ahead", "huge", "accepted")} == {"late": 1, "ahead": 1, "huge": 2, "accepted": 1}
 
 
 def test_the_latest_attribute_wins_and_a_tie_goes_to_the_later_record(facts: Facts) -> None:

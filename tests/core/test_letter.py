@@ -29,6 +29,7 @@ from services.rules_engine.core.program import (
     MetricRef,
     Not,
     Number,
+    Or,
     Pair,
     Program,
     TargetRef,
@@ -404,6 +405,13 @@ def test_a_sum_beside_one_in_another_currency_is_unknown() -> None:
     assert kinds(world.at(3).tick()) == [("a", "fired", ())]
 
 
+def test_what_is_not_known_of_a_sum_is_unknown_in_a_condition() -> None:
+    """4.3"""
+    rule = pause_rule(where=None, metrics=(SPENT, SHOWN), when=against(MetricRef(0, 0, "spend"), "!=", 12345, "EUR"))
+    for amounts, fires in [*((amounts, 0) for amounts in UNKNOWN_SPEND.values()), ([{"spend@EUR": 500}], 1), ([{"spend@EUR": 9_000_000_000}] * 512, 1)]:
+        assert [d.kind for d in spent(World().activate(rule), amounts).decisions()] == ["fired"] * fires
+
+
 def test_spend_without_a_sale_is_a_stop_loss_case_on_either_side_of_a_difference() -> None:
     """4.2"""
     cost = MetricRef(0, 0, "cpa")
@@ -662,6 +670,16 @@ def test_a_rule_takes_effect_after_its_ready_record() -> None:
     assert weak(world).at(5).tick().told() == [(4 + S, "a", "fired", ())]
 
 
+def test_what_is_retired_before_it_is_ready_never_takes_effect_and_a_ready_record_is_of_its_version_alone() -> None:
+    """5.8"""
+    rule, other = pause_rule(), pause_rule(rule="other")
+    world = World()
+    for program in (rule, other):
+        world.put(Activation("acme", program.rule, program.version, "active", program.to_json()))
+    world.activate(rule, "retired").put(Ready("acme", rule.version)).at(1)
+    assert weak(world).at(2).tick().decisions() == []
+
+
 def test_retiring_a_version_leaves_the_others_at_work() -> None:
     """5.8"""
     rule, edited = pause_rule(), pause_rule(when=ctr_below(9000))
@@ -846,10 +864,10 @@ def test_spend_counts_against_a_cost_only_as_far_as_its_sales_could_have_come() 
     assert matured == {">": 80_000_000 * (HOUR - 0) // (4 * HOUR), "<": 80_000_000}
 
 
-def strength_of(workspace: Workspace, running: Any) -> Any:
-    """Of creative a, one hour after its spend."""
-    view = View(workspace, running, START + 2 * HOUR)
-    strength = running.weighers[0].weigh(Judge(running.program.metrics, view), view, workspace.facts.entities.row[f"{GROUP}/a"], START + 2 * HOUR)
+def strength_of(workspace: Workspace, running: Any, now: int = START + 2 * HOUR) -> Any:
+    """Of creative a, by default one hour after its spend."""
+    view = View(workspace, running, now)
+    strength = running.weighers[0].weigh(Judge(running.program.metrics, view), view, workspace.facts.entities.row[f"{GROUP}/a"], now)
     assert strength is not None
     return strength
 
@@ -903,6 +921,16 @@ def test_a_comparison_that_cannot_be_weighed_leaves_the_others_unproven() -> Non
         assert [(d.refusals, d.evidence) for d in world.at(1.01).tick().decisions()] == [(("confidence",), None)]
 
 
+@pytest.mark.parametrize(("day", "apart"), [(0, True), (19, False)], ids=["in summer", "once it has ended"])
+def test_days_are_those_of_the_offset_of_their_own_instant(day: int, apart: bool) -> None:
+    """1.10: at 22:30 UTC it is the next day in Berlin until 27 October."""
+    when = against(MetricRef(0, 0, "cpa"), ">", 1, "EUR")
+    rule = pause_rule(where=None, metrics=(CPA, SHOWN), when=when, guards=(asked("confidence", level=950_000),), offsets=offsets("Europe/Berlin"))
+    world = World().activate(rule, "shadow").at(24 * day + 20).report("a", spend=50).at(24 * day + 22.5).report("a", spend=50).tick()
+    [running] = (w := state_of(world)).rules.values()
+    assert dict(strength_of(w, running, world.now).totals)["phi_micro"] == 1_000_000 + 40_000 * (50 if apart else 100)
+
+
 def test_of_several_candidates_priority_comes_first_then_evidence_then_path_then_rule() -> None:
     """6.6: all for one object, so the first of them alone may act."""
     base = pause_rule()
@@ -939,6 +967,35 @@ def test_a_pair_rule_judges_every_ordered_pair_and_holds_both() -> None:
     steps = json.loads(fired.action)["steps"]
     assert [(s["path"][-4:], s["observed"], s["desired"]) for s in steps] == [("weak", 50_010_000, 42_510_000), ("good", 20_000_000, 27_500_000)]
     assert [r.truth for r in fired.readings] == ["true", "true"]
+
+
+def test_every_ordered_pair_of_different_objects_below_one_ancestor_is_judged() -> None:
+    """6.8: whichever of them was heard of first."""
+    world = two(World().activate(pairs(when=ANY, pair=Pair(3, (), ANY)), "shadow"))
+    world.put(batch(event("meta_ads/act/cmp/other/a", world.now, attributes={"status": "active", "daily_budget": 20_000_000})))
+    assert sorted(d.path for d in world.at(1.01).tick().decisions()) == [f"{GROUP}/good|{GROUP}/weak", f"{GROUP}/weak|{GROUP}/good"]
+
+
+def test_the_evidence_of_a_pair_is_the_smaller() -> None:
+    """6.8 and 6.5; where that of one cannot be weighed there is none."""
+    for weak_clicks, good_clicks in ((1, 200), (7, 60), (1, 55)):
+        found = []
+        for rule in (pairs(), pause_rule(when=DEAR), pause_rule(when=GOOD)):
+            world = World().activate(rule, "shadow").at(1).report("weak", 3000, weak_clicks, status="active", daily_budget=50_000_000)
+            [d] = world.report("good", 1000, good_clicks, status="active", daily_budget=20_000_000).at(1.01).tick().decisions()
+            found.append(d.evidence)
+        assert found[0] == min(found[1:]) and found[1] != found[2]
+    for rule in (pairs(when=And((DEAR, replace(DEAR, op=">", right=Number(0, 1, "ratio", "0"))))), pairs(pair=Pair(3, (), Or((GOOD, ANY))), when=DEAR)):
+        [d] = two(World().activate(rule, "shadow")).at(1.01).tick().decisions()
+        assert (d.evidence is None) == (rule.when != DEAR)
+
+
+def test_a_pair_waits_for_its_time_and_clears_when_either_condition_ends() -> None:
+    """5.1, 5.2 and 6.8"""
+    for ad in ("weak", "good"):
+        world = two(World().activate(pairs(hold=2 * SECOND, guards=(asked("min_runtime", at_least=DAY),)))).at(2)
+        world.report(ad, *((0, 1000) if ad == "weak" else (10**6, 0))).at(2.01).tick()
+        assert [(d.kind, round((d.now - START - HOUR) / SECOND)) for d in world.decisions()] == [("refused", 3), ("cleared", 3601)]
 
 
 @pytest.mark.parametrize("ad", ["weak", "good"])
