@@ -540,6 +540,7 @@ PLANTS = (
         "",
         (LETTER + "test_a_late_word_gives_the_cause_back_after_a_restart_too",),
     ),
+    # -- the letter, sentence by sentence -------------------------------------------------------------------------------
     Plant(
         "refusals are told once, and not when they change",
         core("judgement"),
@@ -1343,7 +1344,7 @@ PLANTS = (
         core("window"),
         "return (now - self.width) // self.panes.width",
         "return -(-(now - self.width) // self.panes.width)",
-        (LETTER + "test_a_row_of_an_open_interval_lands_when_it_comes_and_of_a_closed_one_at_its_end",),
+        (LETTER + "test_a_pane_belongs_whole_until_all_of_it_has_left",),
     ),
     Plant(
         "a pane leaves one pane late",
@@ -1354,10 +1355,31 @@ PLANTS = (
     ),
     Plant(
         "a sum over nothing is unknown",
-        core("view"),
-        "unknown = (sums < 0) | (sums > LARGEST_SUM)",
-        "unknown = (sums <= 0) | (sums > LARGEST_SUM)",
+        core("sieve"),
+        "if len(rows) and (int(sums.min()) < 0 or int(sums.max()) > LARGEST_SUM):\n                floats[at : at + len(columns)][(sums < 0)",
+        "if True:\n                floats[at : at + len(columns)][(sums <= 0)",
         (LETTER + "test_the_sum_over_a_window_without_rows_is_nothing_not_unknown",),
+    ),
+    Plant(
+        "euros are known beside dollars side by side",
+        core("sieve"),
+        "[:, others] != 0).any(axis=1)] = np.nan",
+        "[:, others] < 0).any(axis=1)] = np.nan",
+        (LETTER + "test_what_is_not_known_of_a_sum_is_unknown_in_a_condition",),
+    ),
+    Plant(
+        "a sum past what is believed is known side by side",
+        core("sieve"),
+        "[(sums < 0) | (sums > LARGEST_SUM)] = np.nan",
+        "[sums < 0] = np.nan",
+        (LETTER + "test_what_is_not_known_of_a_sum_is_unknown_in_a_condition",),
+    ),
+    Plant(
+        "a negative sum is known side by side",
+        core("sieve"),
+        "[(sums < 0) | (sums > LARGEST_SUM)] = np.nan",
+        "[sums > LARGEST_SUM] = np.nan",
+        (LETTER + "test_what_is_not_known_of_a_sum_is_unknown_in_a_condition",),
     ),
     Plant(
         "each rule brings its own boundaries",
@@ -1764,6 +1786,20 @@ PLANTS = (
         "if declared != (self.simulated is not None):",
         "if False:",
         ("tests/shell/test_declared.py::test_what_is_real_is_not_opened_for_practice",),
+    ),
+    Plant(
+        "what was approved late is held as stale",
+        actions("people"),
+        "valid_until = last_call(so.now + action.valid_for, action.valid_for)",
+        "valid_until = last_call(decision.valid_until, action.valid_for)",
+        (ACTIONS + "test_an_approved_escalation_is_executed",),
+    ),
+    Plant(
+        "what was approved is valid for good",
+        actions("people"),
+        "valid_until = last_call(so.now + action.valid_for, action.valid_for)",
+        "valid_until = last_call(so.now + action.valid_for, action.valid_for) << 1",
+        (ACTIONS + "test_an_approval_is_valid_for_its_time_only",),
     ),
     # -- each fact once, where it belongs ---------------------------------------------------------------------------------
     Plant(

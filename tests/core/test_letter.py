@@ -255,6 +255,18 @@ def test_a_pane_leaves_with_its_end_not_with_each_amount() -> None:
     assert [d.now for d in world.decisions()] == [START + DAY + 10 * MINUTE]
 
 
+YOUNG = (asked("min_runtime", at_least=400 * DAY),)
+
+
+@pytest.mark.parametrize(("minute", "counts"), [(4, False), (5, True), (9, True)])
+def test_a_pane_belongs_whole_until_all_of_it_has_left(minute: int, counts: bool) -> None:
+    """3.1: what lands late in it counts, and leaves with it."""
+    rule = pause_rule(where=None, when=against(MetricRef(1, DAY, "impressions"), ">", 0), panes=((DAY, 5 * MINUTE),), guards=YOUNG)
+    world = World().activate(rule).at(24 + 8 / 60).put(batch(event(f"{GROUP}/a", START + minute * MINUTE, "e", {"impressions": 1})))
+    told = [(d.kind, d.now - START - DAY) for d in world.at(30).tick().decisions()]
+    assert told == [("refused", 8 * MINUTE + SECOND), ("cleared", 10 * MINUTE)] * counts
+
+
 def test_a_row_whose_interval_began_before_the_change_belongs_to_the_baseline() -> None:
     """3.7"""
     rule = pause_rule(where=None, when=against(MetricRef(1, 0, "impressions"), ">", 0))

@@ -1,4 +1,4 @@
-"""A small world to write logs in: readable defaults, one call a record; hours since midnight of a Monday, UTC."""
+"""A small world to write logs in: readable defaults, one call a record; hours since midnight of a Tuesday, UTC."""
 
 from __future__ import annotations
 
