@@ -1801,6 +1801,20 @@ PLANTS = (
         "valid_until = last_call(so.now + action.valid_for, action.valid_for) << 1",
         (ACTIONS + "test_an_approval_is_valid_for_its_time_only",),
     ),
+    Plant(
+        "a negated `and` between two metrics is taken under confidence",
+        "services/rules_engine/language/rule.py",
+        "case Or(terms) | Not(And(terms)):",
+        "case Or(terms):",
+        ("tests/core/test_language.py::test_an_or_between_two_metrics_is_refused_under_confidence_inside_an_and_and_as_a_negated_and_too",),
+    ),
+    Plant(
+        "an `or` inside an `and` is taken under confidence",
+        "services/rules_engine/language/rule.py",
+        "return any(either(t, metrics) for t in terms)",
+        "return False",
+        ("tests/core/test_language.py::test_an_or_between_two_metrics_is_refused_under_confidence_inside_an_and_and_as_a_negated_and_too",),
+    ),
     # -- each fact once, where it belongs ---------------------------------------------------------------------------------
     Plant(
         "a snapshot is added instead of replacing",
