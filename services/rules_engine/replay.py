@@ -112,6 +112,8 @@ class Replayer:
     async def replay(self, recorded: Decision) -> Replayed:
         """Recomputes one decision. Raises Beyond."""
         past = await self._at(recorded.now)
+        if not past.end:  # it was decided on something
+            raise Beyond("the log holds nothing any more from before the decision was made")
         return Replayed(next((d for d in past.decided if d.id == recorded.id), None), recorded, past.begun, past.end - past.begun)
 
     async def state_at(self, instant: int) -> Partition:

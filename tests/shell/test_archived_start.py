@@ -244,6 +244,15 @@ async def test_a_chart_is_refused_rather_than_drawn_empty_where_the_checkpoint_k
         await answers.series("acme", fired.id)
 
 
+async def test_a_log_that_has_lost_every_record_is_not_taken_for_one_that_decides_otherwise(house: Pruned) -> None:
+    said = await house.said()
+    assert house.prune() > 0
+    gone(house)
+    house.log._writer.execute("DELETE FROM records")
+    with pytest.raises(Beyond, match="holds nothing any more"):
+        await Replayer(house.log, GUARDS, checkpoints=Checkpoints(house.folder)).replay(said[0])
+
+
 async def test_a_hole_in_the_archive_is_gone_round_by_a_checkpoint_after_it(house: Pruned) -> None:
     await longer(house)
     assert house.prune() > 2
