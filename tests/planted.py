@@ -55,6 +55,7 @@ CANCELLING = "tests/shell/test_cancelling.py::"
 ACTIONS, CRASH, LEDGER, WORKER = (f"tests/shell/test_{name}.py::" for name in ("actions", "actions_crash", "ledger", "worker"))
 MANY, POSTGRES = (f"tests/shell/test_{name}.py::" for name in ("many_workers", "postgres"))
 PARKING, RACES, WALK = (f"tests/shell/test_{name}.py::" for name in ("parking", "races", "actions_walk"))
+ROLLED = "tests/e2e/test_rolled.py::test_while_each_process_is_replaced_every_event_that_is_acknowledged_counts_once"
 WATCHED, BEFORE = "tests/shell/test_ledger_watch.py::", "tests/shell/test_schema_before.py::"
 SHOWN = "tests/e2e/test_demo_production.py::"
 BENCH_CHECK, BENCH_CASES = "tests/architecture/test_bench_check.py::", "tests/architecture/test_bench_cases.py::"
@@ -2541,6 +2542,34 @@ PLANTS = (
         "        await self.compare()\n        await self.execution.take_over()\n",
         "        await self.execution.take_over()\n",
         (WATCHED + "test_a_service_whose_witness_cannot_be_read_does_not_start",),
+    ),
+    Plant(
+        "a service that is told to end is gone at once",
+        "services/running.py",
+        "                end_within(DRAIN, service)\n",
+        "                end_within(0, service)\n",
+        (ROLLED,),
+    ),
+    Plant(
+        "a service that starts or ends says that it is broken",
+        f"{PRODUCTION}/service.py",
+        'await problem(503, "stopping" if is_ending',
+        'await problem(500, "stopping" if is_ending',
+        (ROLLED,),
+    ),
+    Plant(
+        "a platform that does not answer keeps the others' decisions waiting",
+        actions("execute"),
+        "    return first, *(",
+        "    return Lane(), *(",
+        (ACTIONS + "test_a_platform_that_does_not_answer_keeps_no_other_platforms_decisions_waiting",),
+    ),
+    Plant(
+        "a text that looks like a path leads a decision to another platform",
+        actions("execute"),
+        """contains(f'"path":"{platform}/', autoescape=True)""",
+        """contains(f'{platform}/', autoescape=True)""",
+        (ACTIONS + "test_a_platform_that_does_not_answer_keeps_no_other_platforms_decisions_waiting",),
     ),
     Plant(
         "a panel asks for a metric that is no more",

@@ -5,6 +5,7 @@
        +---------- not readable yet, or still in doubt -----+--> parked (the switch, hold mode, no executor): nothing is written until released
 
 A crash at any line leaves either no attempt (nothing was sent) or an attempt without a status (it may have been): the next claim reads the latter back.
+Each executor's decisions have a lane of their own, so that a slow platform keeps no other's waiting.
 A process that lives and finds, after its intent and before the call, that it may not send withdraws the attempt: nobody has to doubt what was never done.
 """
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -54,10 +55,29 @@ def _due(now: BindParameter[int]) -> ColumnElement[bool]:
     return or_(and_(intents.c.state == "queued", intents.c.due_at <= now), and_(intents.c.state == "running", intents.c.lease_until < now))
 
 
-IS_DUE = _due(bindparam("now"))
-WHERE_DUE = select(intents.c.workspace).where(IS_DUE).group_by(intents.c.workspace).order_by(func.min(intents.c.position), intents.c.workspace)
-ANY_DUE = select(intents.c.decision_id).where(IS_DUE).limit(1)  # asked at each look at the queue, so it is made once
-DUE = select(intents).where(IS_DUE, intents.c.workspace == bindparam("of")).order_by(intents.c.position).limit(200).with_for_update(skip_locked=True)
+class Lane:
+    """What of the queue is carried out side by side: that of some platforms, or all but that of some. No lane waits for another.
+
+    The platform of an intent is read off its steps, canonical JSON, where a quotation mark inside of a text is escaped: no text can pass for a path.
+    """
+
+    def __init__(self, name: str = "", of: Collection[str] = (), all_but: Collection[str] = ()) -> None:
+        self.name = name
+        self.beat: Callable[[], None] = lambda: None  # told of each move: a round may take as long as platforms do
+        touches = {platform: intents.c.steps.contains(f'"path":"{platform}/', autoescape=True) for platform in (*of, *all_but)}
+        ours = [or_(*(touches[platform] for platform in of))] if of else []
+        due = and_(_due(bindparam("now")), *ours, *(~touches[platform] for platform in all_but))
+        self.where_due = select(intents.c.workspace).where(due).group_by(intents.c.workspace).order_by(func.min(intents.c.position), intents.c.workspace)
+        self.any_due = select(intents.c.decision_id).where(due).limit(1)  # asked at each look at the queue, so it is made once
+        self.due = select(intents).where(due, intents.c.workspace == bindparam("of")).order_by(intents.c.position).limit(200).with_for_update(skip_locked=True)
+
+
+def lanes_of(executors: Mapping[str, Executor]) -> tuple[Lane, ...]:
+    """One for each executor, so that a platform that takes seconds for a call keeps no other one's decisions waiting; the first has what none serves, too."""
+    platforms = {id(executor): sorted(executor.platforms) for _, executor in sorted(executors.items())}
+    rest = [platform for many in list(platforms.values())[1:] for platform in many]
+    first = Lane(all_but=rest)
+    return first, *(Lane(executors[many[0]].name, of=many) for many in list(platforms.values())[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +91,7 @@ class Pace:
     again: int = 1 * SECOND  # the first wait before another look; doubles each time
     looks: int = 5  # reads before doubt ends
     tries: int = 6  # tries at one step before giving up, or before a restore believes that it is not needed
-    at_once: int = 8  # decisions in execution at the same time
+    at_once: int = 8  # decisions in execution at the same time, of each lane
     idle: int = SECOND // 5  # between looks at the queue when nothing wakes us
     audit: int = 10 * SECOND  # between looks at what of the ledger is to be verified
     show: int = 1 * SECOND  # between counts of the queues for the metrics when nothing happens: they cost more than the look itself
@@ -98,7 +118,7 @@ class Execution:
         self.database, self.executors, self.circumstances, self.clock, self.wall = database, executors, circumstances, clock, wall
         self.owner, self.pace, self.metrics = owner, pace, metrics
         self.vouch: Callable[[str], Awaitable[bool]] = _vouched
-        self.beat: Callable[[], None] = lambda: None  # told of each move: a round may take as long as platforms do
+        self.lanes = lanes_of(executors)
 
     async def take_over(self) -> None:
         """What a process of the same name left running is due at once: it cannot be alive any more."""
@@ -116,30 +136,33 @@ class Execution:
 
     async def round(self) -> int:
         """Executes what is due now, each as far as it can go; returns how many were claimed."""
+        return sum([await self.round_of(lane) for lane in self.lanes])
+
+    async def round_of(self, lane: Lane) -> int:
         leases: list[Lease] = []
-        for workspace in await self._where_something_is_due():
-            leases += await self._claim(workspace, self.pace.at_once - len(leases))
+        for workspace in await self._where_something_is_due(lane):
+            leases += await self._claim(lane, workspace, self.pace.at_once - len(leases))
             if len(leases) == self.pace.at_once:
                 break
-        await asyncio.gather(*(self._execute(lease) for lease in leases))
+        await asyncio.gather(*(self._execute(lane, lease) for lease in leases))
         return len(leases)
 
-    async def _where_something_is_due(self) -> Sequence[str]:
+    async def _where_something_is_due(self, lane: Lane) -> Sequence[str]:
         """The workspaces, that which has waited longest first."""
         async with self.database.reading() as connection:
             now = await self.wall.now(connection)
-            if (await connection.execute(ANY_DUE, {"now": now})).first() is None:
+            if (await connection.execute(lane.any_due, {"now": now})).first() is None:
                 return ()
-            return (await connection.execute(WHERE_DUE, {"now": now})).scalars().all()
+            return (await connection.execute(lane.where_due, {"now": now})).scalars().all()
 
     @again
-    async def _claim(self, workspace: str, most: int) -> list[Lease]:
+    async def _claim(self, lane: Lane, workspace: str, most: int) -> list[Lease]:
         """Leases on due decisions whose objects are free. What has not begun is parked or held instead where it may not begin now, or any more."""
         leases: list[Lease] = []
         async with self.database.writing(store.turn(workspace)) as tx:
             change = store.Change(self.clock.now())
             now = await self.wall.now(tx)
-            rows = (await tx.execute(DUE, {"now": now, "of": workspace})).all()
+            rows = (await tx.execute(lane.due, {"now": now, "of": workspace})).all()
             for row in rows:
                 lease = store.lease_of(row)
                 if not await store.attempts_of(tx, lease.decision_id) and (stop := await self._stopped(tx, lease, has_begun=False)):
@@ -189,10 +212,10 @@ class Execution:
             await tx.execute(in_flight.insert(), [{"workspace": lease.workspace, "path": p, "decision_id": lease.decision_id} for p in sorted(free)])
         return True
 
-    async def _execute(self, lease: Lease) -> None:
+    async def _execute(self, lane: Lane, lease: Lease) -> None:
         try:
             while await self._advance(lease):
-                self.beat()
+                lane.beat()
         except LostLease:
             log.warning("lease_lost", decision=lease.decision_id)
         except Unavailable as error:

@@ -24,7 +24,7 @@ from sqlalchemy import Row, bindparam, func, select, update
 
 from services.actions import parking, store
 from services.actions.core.policy import Circumstances
-from services.actions.execute import Execution, Pace
+from services.actions.execute import Execution, Lane, Pace
 from services.actions.executors.contract import Executor
 from services.actions.intake import take_in
 from services.actions.ledger.audit import Audit
@@ -92,13 +92,14 @@ class ActionsService:
         self.executors = by_platform(executors)
         self.metrics = Metrics(registry)
         self._capabilities = tuple((platform, e.attributes, e.is_practice) for platform, e in sorted(self.executors.items()))
-        self._to_execute, self._to_tend, self._to_publish = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._to_tend, self._to_publish = asyncio.Event(), asyncio.Event()
         self.people = People(database, self.circumstances, self.metrics, self._wake, witness)
         self.audit = Audit(database, self.metrics, self.conduct.owner, self.wall, witness)
         self.disagreements: tuple[str, ...] = ()  # workspaces whose ledger is not what its witness saw
         self.comparing = Comparing(self._compare, lambda: database.connected)
         self.execution = Execution(database, self.executors, self.circumstances, clock, self.wall, self.conduct.owner, self.conduct.pace, self.metrics)
         self.execution.vouch = self.vouch
+        self._lanes = {f"execute {lane.name}".strip(): (lane, asyncio.Event()) for lane in self.execution.lanes}
         self._shown = float("-inf")  # when the queues were counted last, by the loop's clock
         self._released = float("-inf")  # when it was looked last for what is parked and may go on, by the same
         self._stopping = asyncio.Event()
@@ -115,22 +116,20 @@ class ActionsService:
         await self.release()
         await self.following.start()
         parts: dict[str, Callable[[Beat], Coroutine[Any, Any, None]]] = {
-            "execute": partial(self._work_on, self._to_execute, self._execute),  # apart, so that a slow platform keeps nobody's outcome waiting
+            **{part: partial(self._execute_in, *lane) for part, lane in self._lanes.items()},  # apart, so that a slow platform keeps nobody else waiting
             "tend": partial(self._work_on, self._to_tend, self._tend),
             "publish": partial(self._work_on, self._to_publish, self.publish),  # apart, so that a log that is away keeps nobody's end waiting
             "audit": self._audit,
         }
         for part, run in parts.items():
             beat = self.progress.expect(f"actions: {part}")
-            if part == "execute":
-                self.execution.beat = beat
             self._workers.append(asyncio.create_task(self._keep(part, partial(run, beat), beat), name=f"actions-{part}"))
             beat.of(self._workers[-1])
 
     async def stop(self) -> None:
         """Takes nothing more in, lets what is being executed come to a durable state, and ends."""
         self._stopping.set()
-        for part in ("execute", "tend", "publish", "audit"):
+        for part in (*self._lanes, "tend", "publish", "audit"):
             self.progress.forget(f"actions: {part}")
         self._wake()
         await self.following.stop()
@@ -351,15 +350,19 @@ class ActionsService:
         self.metrics.count(change)
         return lapsed
 
-    async def _execute(self) -> int:
-        done = await self.execution.round()
+    async def _execute_in(self, lane: Lane, woken: asyncio.Event, beat: Beat) -> None:
+        lane.beat = beat
+        await self._work_on(woken, partial(self._execute, lane), beat)
+
+    async def _execute(self, lane: Lane) -> int:
+        done = await self.execution.round_of(lane)
         if done:
             self._to_tend.set()
             self._to_publish.set()
         return done
 
     def _wake(self) -> None:
-        for woken in (self._to_execute, self._to_tend, self._to_publish):
+        for woken in (*(woken for _, woken in self._lanes.values()), self._to_tend, self._to_publish):
             woken.set()
 
     async def _followed(self, partition: int, beat: Beat) -> None:

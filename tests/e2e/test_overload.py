@@ -9,7 +9,7 @@ import resource
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +19,10 @@ import pytest
 
 from services.adapters.log.codec import EVENTS
 from services.kernel.ids import event_id
-from services.kernel.record import EventBatch
+from services.kernel.record import EventBatch, Outcome
 from tests.parts import lacks
-from tests.shell.commanded import Up, until, up, up_with_a_platform
-from tests.shell.sandboxed import sandbox
+from tests.shell.commanded import CLEAN, Up, until, up
+from tests.shell.sandboxed import Sandbox, sandbox
 
 AD = "meta_ads/1700/6215/62150/621500"
 MB = 2**20
@@ -106,12 +106,14 @@ def metric(trimtab: Up, name: str, label: str = "") -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith((name + " ", name + "{")) and label in line)
 
 
-def nothing_is_lost(trimtab: Up, *crowds: Crowd) -> None:
+def nothing_is_lost(trimtab: Up, *crowds: Crowd, told: Iterable[str] = ()) -> None:
+    """Of what the crowds were acknowledged, and of what was `told`."""
     assert "Traceback" not in trimtab.log.read_text()
     assert trimtab.stop()[0] == 0
     kept = on_the_log(trimtab.data)
-    lost = [i for crowd in crowds for i in crowd.acknowledged if event_id("generic", i) not in kept]
-    assert lost == []
+    sent = [("generic", i) for crowd in crowds for i in crowd.acknowledged] + [(i.split("/")[0], i) for i in told]
+    assert sent
+    assert [(source, i) for source, i in sent if event_id(source, i) not in kept] == []
 
 
 async def watched(trimtab: Up, work: Awaitable[Any]) -> int:
@@ -229,7 +231,7 @@ async def answered(crowd: Crowd, number: int) -> int:
 @pytest.mark.slow
 async def test_clients_of_a_byte_a_second_are_ended_by_the_clock_and_leave_nothing_behind(tmp_path: Path) -> None:
     with up(tmp_path / "data") as trimtab:
-        crowd, files = Crowd(trimtab), open_files(trimtab)
+        crowd, files, before, most = Crowd(trimtab), open_files(trimtab), memory(trimtab), 0
         slow = [await crowd.connect() for _ in range(100)]
 
         async def drip(writer: asyncio.StreamWriter, text: bytes) -> None:
@@ -245,7 +247,9 @@ async def test_clients_of_a_byte_a_second_are_ended_by_the_clock_and_leave_nothi
         while not all(task.done() for task in first):
             assert time.monotonic() - begun < 120
             assert await answered(crowd, int(time.monotonic() * 1000)) == 202
+            most = max(most, memory(trimtab))
             await asyncio.sleep(0.2)
+        assert most - before < 100 * MB
         assert {task.result().split()[1] for task in first} == {b"408"}
         for task in drips:
             task.cancel()
@@ -256,72 +260,162 @@ async def test_clients_of_a_byte_a_second_are_ended_by_the_clock_and_leave_nothi
         nothing_is_lost(trimtab, crowd)
 
 
-def test_a_slow_platform_keeps_no_sender_waiting(tmp_path: Path) -> None:
-    with up_with_a_platform(tmp_path) as (trimtab, platform):
-        trimtab.apply(tmp_path)
-        platform.fault("latency", path="sandbox/demo/c1/g1/a1", seconds=1.0, times=20)
-        trimtab.report({"ad": "a1", "impressions": 50_000, "clicks": 100}, {"ad": "a2", "impressions": 50_000, "clicks": 110})
-        fired = trimtab.decisions(2, kind="fired")
-        for i in range(20):
-            trimtab.report({"ad": "a3", "impressions": 1, "clicks": i % 2})
-        assert {d["status"] for d in trimtab.decisions(2, kind="fired")} <= {"executing", "verified"}
-        until(lambda: {d["status"] for d in trimtab.decisions(2, kind="fired")} == {"verified"})
-        assert Counter(e["path"] for e in platform.applied()) == Counter({d["path"]: 1 for d in fired})
-
-
-PACK = """
-pack: wide
-account: {platform: sandbox, currency: EUR, time_zone: Europe/Berlin}
+WIDE = """
+pack: wide-{platform}
+account: {{platform: {platform}, currency: EUR, time_zone: Europe/Berlin}}
 rules:
-  - rule: pause-weak
+  - rule: pause-weak-{platform}
     owner: jana@acme.example
     objective: stop paying for creatives that people scroll past
-    scope: {level: creative, where: status = "active"}
+    scope: {{level: creative, where: status = "active"}}
     when: ctr[since change] < 0.8%
     guards:
-      sample: {impressions: 3000}
+      sample: {{impressions: 3000}}
       min_runtime: 0s
-      keep_active: {at_least: 2, per: ad_group}
+      keep_active: {{at_least: 2, per: ad_group}}
     do: pause
     risk: low
-    approve: {above: 300 EUR per day, by: media-lead, within: 4h, otherwise: leave running}
+    approve: {{above: 300 EUR per day, by: media-lead, within: 4h, otherwise: leave running}}
 """
+LATE = """
+from services.actions.executors.sandbox import Platform as Sandbox
+
+
+class Platform(Sandbox):
+    name, platforms = "late_ads", frozenset({"late_ads"})
+"""
+
+
+@pytest.fixture
+def late_ads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever `trimtab` is started knows a second executor, by the entry point of a package that is installed beside it."""
+    about = tmp_path / "installed/late_ads-1.0.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: late-ads\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[trimtab.executor]\nlate_ads = late_ads:Platform\n")
+    (about.parent / "late_ads.py").write_text(LATE)
+    monkeypatch.setitem(CLEAN, "PYTHONPATH", str(about.parent))
+
+
+def four_in_each(platform: str, groups: int) -> list[str]:
+    """Creatives of so many ad groups; where all are weak two of each are paused."""
+    return [f"{platform}/demo/c1/g{g}/a{g}-{i}" for g in range(groups) for i in range(4)]
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("groups", [pytest.param(10, id="20"), pytest.param(100, id="200", marks=pytest.mark.slow)])
+async def test_a_platform_of_seconds_a_call_keeps_no_sender_no_engine_and_no_other_platform_waiting(tmp_path: Path, late_ads: None, groups: int) -> None:
+    """More of its decisions than are carried out at the same time are there before the other's."""
+    late, quick, told = four_in_each("late_ads", groups), four_in_each("sandbox", 10), list[str]()
+    with sandbox(tmp_path) as platform:
+        platform.load({path: {"status": "active"} for path in (*late, *quick)})
+        late_by(platform, read=5, write=1)
+        executors = json.dumps({"late_ads": {"url": platform.url, "token": "sandbox"}})
+        with up(tmp_path / "data", sandbox_url=platform.url, sandbox_token="sandbox", executors=executors) as trimtab:
+            for path in ("late_ads", "sandbox"):
+                trimtab.apply(tmp_path, WIDE.format(platform=path))
+            until(lambda: len(trimtab.get("/v1/engine")["rules"]) == 2)
+            told += tell(trimtab, [*late, *quick], status="active")
+            told += tell(trimtab, late, impressions=5_000, clicks=1)
+            ask = asyncio.to_thread
+            await ask(until, lambda: tell_more(trimtab, told, late[:1]) and ends(trimtab, "late_ads").total() == groups * 2)
+            before, begun = memory(trimtab), trimtab.get("/v1/engine")["offset"]
+
+            crowd = Crowd(trimtab)
+            pressing = asyncio.create_task(watched(trimtab, crowd.press(20, 4, 3)))
+            told += await ask(tell, trimtab, quick, impressions=5_000, clicks=1)
+            await ask(until, lambda: tell_more(trimtab, told, quick[:1]) and ends(trimtab, "sandbox") == {"verified": 20})
+            assert ends(trimtab, "late_ads")["executing"] > 0  # the other platform's came later, and are done before these
+            most = await pressing
+            late_by(platform, read=0.2, write=2)
+            assert trimtab.get("/v1/engine")["offset"] > begun
+            assert crowd.statuses[202] > 50 and set(crowd.statuses) <= {202, 429}
+
+            most = max(most, await watched(trimtab, ask(until, lambda: ends(trimtab, "late_ads") == {"verified": groups * 2}, 200)))
+            assert most - before < 150 * MB
+            assert ends(trimtab, "sandbox") == {"verified": 20}
+            assert Counter(e["path"] for e in platform.applied()) == fired_once(trimtab, groups * 2 + 20)
+            nothing_is_lost(trimtab, crowd, told=told)
+            assert outcomes_on_the_log(trimtab.data) == Counter(dict.fromkeys(decided(trimtab, "SELECT id FROM decisions WHERE kind = 'fired'"), 1))
+
+
+def late_by(platform: Sandbox, read: float, write: float) -> None:
+    """So many seconds a call of what is under late_ads."""
+    platform.client.delete("/faults").raise_for_status()
+    for method, seconds in (("GET", read), ("PATCH", write)):
+        platform.fault("latency", method=method, path="late_ads/", seconds=seconds, times=10_000)
+
+
+def decided(trimtab: Up, query: str) -> list[Any]:
+    """The rows, or what is in them where they are of one column."""
+    with closing(sqlite3.connect(trimtab.data / "trimtab.db")) as file:
+        return [row[0] if len(row) == 1 else row for row in file.execute(query)]
+
+
+def ends(trimtab: Up, platform: str) -> Counter[str]:
+    """How many of the platform's decisions to act there are of each status."""
+    return Counter(decided(trimtab, f"SELECT status FROM decisions WHERE kind = 'fired' AND path LIKE '{platform}/%'"))
+
+
+def fired_once(trimtab: Up, count: int) -> Counter[str]:
+    """So many objects, of each of which exactly one decision to act was made."""
+    found = Counter(decided(trimtab, "SELECT path FROM decisions WHERE kind = 'fired'"))
+    assert len(found) == count and set(found.values()) == {1}
+    return found
+
+
+def outcomes_on_the_log(data: Path) -> Counter[str]:
+    """How often each decision's verified end is there."""
+    with closing(sqlite3.connect(data / "events.db")) as file:
+        records = [EVENTS.decode(blob) for (blob,) in file.execute("SELECT data FROM records")]
+    return Counter(r.decision_id for r in records if isinstance(r, Outcome) and r.status == "verified")
 
 
 @pytest.mark.parametrize("groups", [pytest.param(10, id="40"), pytest.param(2_500, id="10000", marks=pytest.mark.slow)])
 def test_a_rule_that_fires_for_every_entity_at_once_leaves_each_group_its_last_two(tmp_path: Path, groups: int) -> None:
-    """Four weak creatives in each ad group: two are paused, the others refused, all in one boundary, and ingest goes on."""
-    paths = [f"sandbox/demo/c1/g{g}/a{g}-{i}" for g in range(groups) for i in range(4)]
+    """Four weak creatives in each ad group: two are paused, the others refused, all in one boundary, and ingest goes on. No event is lost, and no end."""
+    paths, told, executes = four_in_each("sandbox", groups), list[str](), groups < 100
     with sandbox(tmp_path) as platform:
         platform.load({path: {"status": "active"} for path in paths})
-        with up(tmp_path / "data", sandbox_url=platform.url, sandbox_token="sandbox", actions="execute" if groups < 100 else "hold") as trimtab:
+        with up(tmp_path / "data", sandbox_url=platform.url, sandbox_token="sandbox", actions="execute" if executes else "hold") as trimtab:
             for start in range(0, len(paths), 1000):
-                tell(trimtab, paths[start : start + 1000], status="active")
-            trimtab.apply(tmp_path, PACK)
+                told += tell(trimtab, paths[start : start + 1000], status="active")
+            trimtab.apply(tmp_path, WIDE.format(platform="sandbox"))
             before = memory(trimtab)
             for start in range(0, len(paths), 5000):
-                tell(trimtab, paths[start : start + 5000], impressions=5_000, clicks=1)
+                told += tell(trimtab, paths[start : start + 5000], impressions=5_000, clicks=1)
             fired = groups * 2
-            name, label = ("trimtab_actions_total", 'status="verified"') if groups < 100 else ("trimtab_actions_parked", 'reason="actions_held"')
-            until(lambda: tell(trimtab, paths[:1], impressions=1) and metric(trimtab, name, label) >= fired, 300)
+            name, label = ("trimtab_actions_total", 'status="verified"') if executes else ("trimtab_actions_parked", 'reason="actions_held"')
+            until(lambda: tell_more(trimtab, told, paths[:1]) and metric(trimtab, name, label) >= fired, 300)
             assert metric(trimtab, name, label) == fired
             assert memory(trimtab) - before < 300 * MB
-            assert len(platform.applied()) == (fired if groups < 100 else 0)
+            assert len(platform.applied()) == (fired if executes else 0)
             paused = Counter(e["path"].rsplit("/", 1)[0] for e in platform.applied())
             assert set(paused.values()) <= {2}
             assert trimtab.get("/v1/audit/verify")["verified"] is True
+            nothing_is_lost(trimtab, told=told)
+            assert set(decided(trimtab, "SELECT path FROM decisions")) == set(paths)
+            assert set(Counter(path.rsplit("/", 1)[0] for path in fired_once(trimtab, fired)).values()) == {2}
+            assert ends(trimtab, "sandbox") == {"verified" if executes else "parked": fired}
+            theirs = decided(trimtab, "SELECT id FROM decisions WHERE kind = 'fired'") if executes else []
+            assert outcomes_on_the_log(trimtab.data) == Counter(dict.fromkeys(theirs, 1))
 
 
-def tell(trimtab: Up, paths: list[str], **values: Any) -> bool:
+def tell(trimtab: Up, paths: list[str], **values: Any) -> list[str]:
+    """The ids of events that were acknowledged, one of each object."""
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     rows = []
     for path in paths:
         attributes = {"status": values["status"]} if "status" in values else {}
         amounts = {name: values[name] for name in ("impressions", "clicks") if name in values}
         kind = "view" if amounts else "state"
-        made = {"id": f"{path}-{time.monotonic_ns()}", "source": "sandbox", "entity": path, "kind": kind, "occurred_at": now}
+        made = {"id": f"{path}-{time.monotonic_ns()}", "source": path.split("/")[0], "entity": path, "kind": kind, "occurred_at": now}
         rows.append(made | {"amounts": amounts, "attributes": attributes})
     assert trimtab.http.post("/v1/events", json=rows, timeout=60).status_code == 202
+    return [str(row["id"]) for row in rows]
+
+
+def tell_more(trimtab: Up, told: list[str], paths: list[str]) -> bool:
+    """Time moves on; what was told is noted."""
+    told += tell(trimtab, paths, impressions=1)
     return True
-
-

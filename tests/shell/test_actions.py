@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
@@ -17,7 +18,9 @@ from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Broken, Verified
 from services.actions.store import decision as stored
 from services.actions.tables import attempts, decisions, escalations, in_flight, outbox, quarantined
-from services.actions.worker import BATCH, Conduct, by_platform
+from services.actions.worker import BATCH, ActionsService, Conduct, by_platform
+from services.adapters.db.clock import Own
+from services.kernel.decision import Decision
 from services.kernel.errors import Conflict, Misconfigured, NotFound, RejectedInput, Unavailable
 from services.kernel.ids import digest
 from services.kernel.principal import Principal
@@ -699,6 +702,54 @@ async def test_a_ledger_taken_away_whole_is_missed(w: World) -> None:
 async def test_two_executors_for_one_platform_are_refused() -> None:
     with pytest.raises(Misconfigured):
         by_platform([Platform(), Platform()])
+
+
+class Slow(Platform):
+    """Reads nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.may = 0, asyncio.Event()
+
+    async def read(self, step: Step) -> Observed:
+        self.asked += 1
+        await self.may.wait()
+        return await super().read(step)
+
+
+class Quick(Platform):
+    name = "house_ads"
+    platforms = frozenset({"house_ads", "house_tv"})
+
+
+async def test_a_platform_that_does_not_answer_keeps_no_other_platforms_decisions_waiting(w: World) -> None:
+    """Though more of its decisions came first than are carried out at the same time."""
+    slow, quick = Slow(), Quick()
+    of_slow = [a_decision(i, path=f"sandbox/a/c/g/s{i}") for i in range(12)]
+    of_quick = [a_decision(i, path=f"house_{('ads', 'tv')[i % 2]}/a/c/g/\"path\":\"sandbox/q{i}") for i in range(12)]
+    nowhere = a_decision(path="elsewhere/a/c/g/x")
+    for platform, made in ((slow, of_slow), (quick, of_quick)):
+        platform.objects |= {(d.path, "status"): "active" for d in made}
+    service = ActionsService(w.database, w.decisions, w.events, [slow, quick], w.clock, CollectorRegistry(), w.conduct, Own(w.wall))
+    await w.decide(*of_slow, nowhere, *of_quick)
+    await service.take_in(0, await w.decisions.read(0, 0))
+    await service.start()
+
+    async def all_verified(made: Sequence[Decision]) -> None:
+        while True:
+            w.events.grown.clear()
+            if {await status(w, d.id) for d in made} == {("verified", "")}:
+                return
+            await w.events.grown.wait()
+
+    async with asyncio.timeout(30):
+        await all_verified(of_quick)
+        assert {(await status(w, d.id))[0] for d in of_slow} == {"executing"} and slow.asked == 8
+        assert await status(w, nowhere.id) == ("parked", "no_executor")
+        slow.may.set()
+        await all_verified(of_slow)
+    await service.stop()
+    assert sorted(path for path, _, _ in (*slow.journal, *quick.journal)) == sorted(d.path for d in (*of_slow, *of_quick))
 
 
 async def test_the_service_runs_by_itself_and_ends_cleanly(w: World) -> None:
