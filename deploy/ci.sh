@@ -17,7 +17,10 @@ command -v promtool >/dev/null 2>&1 || packages+=(prometheus)
 if [ ${#packages[@]} -gt 0 ]; then
   (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${packages[@]}" >/dev/null) || { echo "could not install: apt-get install ${packages[*]}" >&2; exit 1; }
 fi
-export TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser,kafka,postgres,promtool,helm,kubeconform,kube-apiserver,mount,open-files}
+export TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE:-browser,kafka,postgres,promtool,helm,kubeconform,kube-apiserver,mount,open-files,git}
+if [ "$(git rev-parse --is-shallow-repository 2>/dev/null)" != false ] || ! git rev-parse --quiet --verify HEAD~20 >/dev/null; then
+  TRIMTAB_REQUIRE=${TRIMTAB_REQUIRE//,git/} # an archive, or a shallow clone, has no version before
+fi
 make setup
 .venv/bin/python deploy/kafka/broker.py --fetch
 wait "$building"

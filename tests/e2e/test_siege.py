@@ -13,8 +13,6 @@ from deploy.postgres import server
 from tests.e2e.siege.siege import OF, Came, Ground, ground, told
 from tests.parts import lacks
 
-pytestmark = pytest.mark.slow
-
 
 @contextmanager
 def grounds(folder: Path, brokers: int) -> Iterator[Ground]:
@@ -48,6 +46,16 @@ def test_there_are_points_enough_in_every_service_that_writes() -> None:
     assert len({p for points in OF.values() for p in points}) >= 25 and all(OF[name] for name in ("ingest", "rules", "actions"))
 
 
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(("seed", "kind", "what", "often"), [(300, "kills", "rules killed", 2), (301, "database", "database restarted", 4)])
+def test_a_few_runs_whose_processes_are_killed_or_lose_the_database(place: Ground, seed: int, kind: str, what: str, often: int) -> None:
+    """What the hundreds below do, in short."""
+    came = place.batch(seed, kind, partitions=3, budget=4)
+    judged(came)
+    assert came.befell[what] >= often and came.tales == 3 and came.decisions > 0 and came.writes > 0
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_a_hundred_runs_whose_processes_are_killed(place: Ground) -> None:
     batches = [place.batch(seed) for seed in range(9)]
@@ -56,6 +64,7 @@ def test_a_hundred_runs_whose_processes_are_killed(place: Ground) -> None:
     assert sum(b.befell.total() for b in batches) >= 150 and len({p for b in batches for p in b.hits}) >= 25
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_processes_halted_past_their_session(place: Ground) -> None:
     came = place.batch(100, "zombies", partitions=6, budget=20)
@@ -63,6 +72,7 @@ def test_twenty_processes_halted_past_their_session(place: Ground) -> None:
     assert came.befell["process halted"] >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_restarts_of_the_database_and_cut_commits(place: Ground) -> None:
     came = place.batch(101, "database", partitions=6, budget=20)
@@ -70,6 +80,7 @@ def test_twenty_restarts_of_the_database_and_cut_commits(place: Ground) -> None:
     assert came.befell["database restarted"] >= 20 and came.befell["sessions cut"] >= 20
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_five_minutes_in_which_members_come_and_go(place: Ground) -> None:
     came = place.batch(102, "storm", partitions=6, storms=5)
@@ -77,6 +88,7 @@ def test_five_minutes_in_which_members_come_and_go(place: Ground) -> None:
     assert came.befell["storm of a minute"] >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_brokers_of_three_are_killed(of_three: Ground) -> None:
     came = of_three.batch(103, "brokers", partitions=6, budget=20)

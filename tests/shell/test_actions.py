@@ -13,6 +13,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.exc import IntegrityError
 
 from services.actions.core.letter import canonical
+from services.actions.execute import Pace
 from services.actions.executors.contract import Answer, Observed, Step
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Broken, Verified
@@ -726,11 +727,12 @@ async def test_a_platform_that_does_not_answer_keeps_no_other_platforms_decision
     """Though more of its decisions came first than are carried out at the same time."""
     slow, quick = Slow(), Quick()
     of_slow = [a_decision(i, path=f"sandbox/a/c/g/s{i}") for i in range(12)]
-    of_quick = [a_decision(i, path=f"house_{('ads', 'tv')[i % 2]}/a/c/g/\"path\":\"sandbox/q{i}") for i in range(12)]
+    of_quick = [a_decision(i, path=f"house_{('ads', 'tv')[i % 2]}/a/c/g/\"path\":\"sandbox/q{i}") for i in range(4)]
     nowhere = a_decision(path="elsewhere/a/c/g/x")
     for platform, made in ((slow, of_slow), (quick, of_quick)):
         platform.objects |= {(d.path, "status"): "active" for d in made}
-    service = ActionsService(w.database, w.decisions, w.events, [slow, quick], w.clock, CollectorRegistry(), w.conduct, Own(w.wall))
+    conduct = Conduct(pace=Pace(call=10 * MINUTE, lease=30 * MINUTE))  # it is waited for
+    service = ActionsService(w.database, w.decisions, w.events, [slow, quick], w.clock, CollectorRegistry(), conduct, Own(w.wall))
     await w.decide(*of_slow, nowhere, *of_quick)
     await service.take_in(0, await w.decisions.read(0, 0))
     await service.start()
@@ -742,7 +744,7 @@ async def test_a_platform_that_does_not_answer_keeps_no_other_platforms_decision
                 return
             await w.events.grown.wait()
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(100):
         await all_verified(of_quick)
         assert {(await status(w, d.id))[0] for d in of_slow} == {"executing"} and slow.asked == 8
         assert await status(w, nowhere.id) == ("parked", "no_executor")

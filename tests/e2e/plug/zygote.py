@@ -46,12 +46,12 @@ class Started(Protocol):
 
 
 class Command:
-    """The real entry point."""
+    """The real entry point; of another tree's code where `root` says so."""
 
-    def __init__(self, settings: Mapping[str, str], log: Path, words: Sequence[str] = ("up",)) -> None:
+    def __init__(self, settings: Mapping[str, str], log: Path, words: Sequence[str] = ("up",), root: Path = ROOT) -> None:
         with log.open("a") as file:
             command = [sys.executable, "-m", "services", *words]
-            self._process = subprocess.Popen(command, cwd=ROOT, env=CLEAN | dict(settings), stdout=subprocess.DEVNULL, stderr=file)
+            self._process = subprocess.Popen(command, cwd=root, env=CLEAN | dict(settings), stdout=subprocess.DEVNULL, stderr=file)
         self.pid, self.ended_at = self._process.pid, 0.0
 
     def ended(self, seconds: float = 0) -> int | None:

@@ -36,6 +36,7 @@ class Member:
     port: int
     log: Path
     process: Started | None = None
+    root: Path = ROOT  # of its code
 
     @property
     def url(self) -> str:
@@ -98,7 +99,7 @@ class Fleet:
             own = {name: value for name, value in environment.items() if name.startswith("TRIMTAB_")}
             member.process = self.zygote.start(own, member.log, words)
         else:
-            member.process = Command(environment, member.log, words)
+            member.process = Command(environment, member.log, words, member.root)
 
     def command(self, *words: str, **more: str) -> str:
         """What `trimtab` prints with the settings of this fleet."""
