@@ -2565,6 +2565,13 @@ PLANTS = (
         (ACTIONS + "test_a_platform_that_does_not_answer_keeps_no_other_platforms_decisions_waiting",),
     ),
     Plant(
+        "the workspace that has waited longest takes every place",
+        actions("execute"),
+        "-(-(self.pace.at_once - len(leases)) // (len(somewhere) - number))",
+        "self.pace.at_once - len(leases) + 0 * number",
+        (ACTIONS + "test_a_workspace_with_many_decisions_leaves_places_for_the_others",),
+    ),
+    Plant(
         "a text that looks like a path leads a decision to another platform",
         actions("execute"),
         """contains(f'"path":"{platform}/', autoescape=True)""",

@@ -139,9 +139,11 @@ class Execution:
         return sum([await self.round_of(lane) for lane in self.lanes])
 
     async def round_of(self, lane: Lane) -> int:
+        """The places are shared out among the workspaces, so that one with thousands of decisions keeps nobody else's waiting for all of them."""
         leases: list[Lease] = []
-        for workspace in await self._where_something_is_due(lane):
-            leases += await self._claim(lane, workspace, self.pace.at_once - len(leases))
+        somewhere = await self._where_something_is_due(lane)
+        for number, workspace in enumerate(somewhere):
+            leases += await self._claim(lane, workspace, -(-(self.pace.at_once - len(leases)) // (len(somewhere) - number)))
             if len(leases) == self.pace.at_once:
                 break
         await asyncio.gather(*(self._execute(lane, lease) for lease in leases))

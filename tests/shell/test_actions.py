@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -752,6 +753,21 @@ async def test_a_platform_that_does_not_answer_keeps_no_other_platforms_decision
         await all_verified(of_slow)
     await service.stop()
     assert sorted(path for path, _, _ in (*slow.journal, *quick.journal)) == sorted(d.path for d in (*of_slow, *of_quick))
+
+
+async def test_a_workspace_with_many_decisions_leaves_places_for_the_others(w: World) -> None:
+    """Of three workspaces two have more than there are places."""
+    made = [a_decision(i, path=f"sandbox/a/c/g/{i}") for i in range(20)]
+    made += [a_decision(i, workspace="second", path=f"sandbox/b/c/g/{i}") for i in range(20)] + [a_decision(1, workspace="third", path="sandbox/c/c/g/1")]
+    w.platform.objects |= {(d.path, "status"): "active" for d in made}
+    await w.decide(*made)
+    await w.service.take_in(0, await w.decisions.read(0, 0))
+    counts = []
+    for _ in range(2):
+        before = len(w.platform.journal)
+        await w.service.execution.round()
+        counts.append(dict(sorted(Counter(path.split("/")[1] for path, _, _ in w.platform.journal[before:]).items())))
+    assert counts == [{"a": 3, "b": 3, "c": 1}, {"a": 4, "b": 4}]
 
 
 async def test_the_service_runs_by_itself_and_ends_cleanly(w: World) -> None:

@@ -185,10 +185,10 @@ async def test_an_intent_waits_for_the_switch_that_is_about_to_be_committed(w: W
     w.platform.objects[d.path, "status"] = "active"
     await w.decide(d)
     await w.service.take_in(0, await w.decisions.read(0, 0, 100))
-    [lease] = await w.service.execution._claim("main", 1)
+    [lease] = await w.service.execution._claim(w.service.execution.lanes[0], "main", 1)
     async with w.database.writing(turn("main")) as tx:
         await tx.execute(insert(kill_switches).values(workspace="main", engaged=True, reason="now", by="adam", at=0))
-        executing = asyncio.create_task(w.service.execution._execute(lease))
+        executing = asyncio.create_task(w.service.execution._execute(w.service.execution.lanes[0], lease))
         async with w.database.reading() as connection:
             while not executing.done() and not await connection.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):  # noqa: ASYNC110
                 await asyncio.sleep(0)
@@ -203,7 +203,7 @@ async def test_a_worker_that_lost_its_lease_to_another_commits_nothing(w: World)
     w.platform.objects[d.path, "status"] = "active"
     await w.decide(d)
     await w.service.take_in(0, await w.decisions.read(0, 0, 100))
-    [old] = await w.service.execution._claim("main", 1)
+    [old] = await w.service.execution._claim(w.service.execution.lanes[0], "main", 1)
     w.wall.move(2 * MINUTE)
 
     async def work(service: ActionsService, i: int) -> None:
@@ -212,7 +212,7 @@ async def test_a_worker_that_lost_its_lease_to_another_commits_nothing(w: World)
     assert await together(w, work, 3) == [None] * 3
     async with w.database.writing() as tx:  # even where the successor's lease looks like ours but for its token
         await tx.execute(update(intents).values(state="running", lease_until=w.wall.now() + MINUTE))
-    await w.service.execution._execute(old)
+    await w.service.execution._execute(w.service.execution.lanes[0], old)
     async with w.database.reading() as connection:
         assert len((await connection.execute(select(attempts))).all()) == len(w.platform.keys) == 1
         assert (await connection.execute(select(intents.c.token))).scalars().all() == [old.token + 1]
