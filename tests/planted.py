@@ -874,7 +874,7 @@ PLANTS = (
     Plant(
         "`or` between two metrics is taken under confidence",
         "services/rules_engine/language/rule.py",
-        "if either(condition, metrics):",
+        "if either(condition):",
         "if False:",
         ("tests/core/test_language.py::test_what_is_wrong_is_shown_where_it_stands[or_under_confidence]",),
     ),
@@ -1805,15 +1805,15 @@ PLANTS = (
     Plant(
         "a negated `and` between two metrics is taken under confidence",
         "services/rules_engine/language/rule.py",
-        "case Or(terms) | Not(And(terms)):",
-        "case Or(terms):",
+        "joins = isinstance(condition, And) is negated",
+        "joins = isinstance(condition, Or)",
         ("tests/core/test_language.py::test_an_or_between_two_metrics_is_refused_under_confidence_inside_an_and_and_as_a_negated_and_too",),
     ),
     Plant(
         "an `or` inside an `and` is taken under confidence",
         "services/rules_engine/language/rule.py",
-        "return any(either(t, metrics) for t in terms)",
-        "return False",
+        " or any(either(t, negated) for t in terms)",
+        "",
         ("tests/core/test_language.py::test_an_or_between_two_metrics_is_refused_under_confidence_inside_an_and_and_as_a_negated_and_too",),
     ),
     # -- each fact once, where it belongs ---------------------------------------------------------------------------------

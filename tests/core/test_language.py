@@ -217,10 +217,18 @@ def test_what_is_wrong_is_shown_where_it_stands(name: str) -> None:
     assert str(refused(REFUSED[name])) + "\n" == (GOLDEN / f"{name}.txt").read_text()
 
 
-@pytest.mark.parametrize("condition", ['label = "x" and ({} or {})', "not ({} and {})"])
+@pytest.mark.parametrize(
+    "condition",
+    ['label = "x" and ({} or {})', "not ({} and {})", 'label = "x" or ({} or {})', 'not (label = "x" or ({} and {}))', "not not ({} or {})"],
+)
 def test_an_or_between_two_metrics_is_refused_under_confidence_inside_an_and_and_as_a_negated_and_too(condition: str) -> None:
     problems = refused(when(condition.format("ctr[since change] < 0.8%", "cvr(purchases)[since change] < 1%"))).problems
     assert [p.message for p in problems] == ["`or` between two metrics has no evidence of its own"]
+
+
+@pytest.mark.parametrize("condition", ["{} and {}", "not ({} or {})", 'label = "x" or ({} and {})', "not not ({} and {})"])
+def test_two_metrics_that_must_both_hold_have_evidence_however_that_is_written(condition: str) -> None:
+    assert program(when(condition.format("ctr[since change] < 0.8%", "cvr(purchases)[since change] < 1%")))
 
 
 def test_every_golden_file_has_its_case() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -327,7 +326,7 @@ class OneRule:
                 sides = [r for side in (comparison.left, comparison.right) for r in inside(side)]
                 for r in sides:
                     self._measurable(comparison.text, r, len(sides), isinstance(comparison.left, MetricRef) or isinstance(comparison.right, MetricRef), place)
-            if either(condition, metrics):
+            if either(condition):
                 self.report(place, "`or` between two metrics has no evidence of its own", "write two rules, or leave confidence out")
         if not rates:
             self.report(place, "confidence has nothing to measure: the condition compares no rate and no cost", "leave confidence out")
@@ -445,15 +444,14 @@ class OneRule:
         return "\n".join(line.rstrip() for line in lines[first:last]).rstrip() + "\n"
 
 
-def either(condition: Condition, metrics: Iterable[object]) -> bool:
-    """Whether an `or` (or a negated `and`) joins comparisons of metrics."""
+def either(condition: Condition, negated: bool = False) -> bool:
+    """Whether an `or` (or a negated `and`) joins comparisons of metrics, at any depth."""
     match condition:
-        case Or(terms) | Not(And(terms)):
-            return sum(bool(references(t)) for t in terms) > 1
-        case And(terms):
-            return any(either(t, metrics) for t in terms)
         case Not(term):
-            return either(term, metrics)
+            return either(term, not negated)
+        case And(terms) | Or(terms):
+            joins = isinstance(condition, And) is negated
+            return (joins and sum(bool(references(t)) for t in terms) > 1) or any(either(t, negated) for t in terms)
     return False
 
 
