@@ -28,6 +28,6 @@ make check
 make test
 .venv/bin/python -m pytest -n 2 --dist loadfile -m slow tests
 commits=$(git rev-list --count HEAD 2>/dev/null || echo 0)
-make planted PART=$((commits % 3 + 1))/3 # another third with each commit
+make planted PART=$((commits % 6 + 1))/6 # others with each commit
 make demo EXIT=1
 make demo-production EXIT=1

@@ -271,13 +271,18 @@ def activate(rule: str, version: str = "", shadow: bool = False) -> None:
 
 @rules.command()
 def retire(rule: str) -> None:
-    """Switches a rule off; says what it has decided before and is not carried out yet."""
+    """Switches a rule off; says what it has decided before and has not ended yet."""
     c = client()
     c.post(f"/v1/rules/{rule}/retire")
     say(f"{rule} is retired")
-    waiting = sum(len(c.get("/v1/decisions", rule=rule, status=status, limit=500)["decisions"]) for status in ("waiting", "executing", "parked"))
-    if waiting:
-        say(f"{waiting} of its decisions are not carried out yet: trimtab cancel --rule {rule} --reason ... stops them")
+    try:
+        pending = [d for status in ("waiting", "executing", "parked") for d in c.get("/v1/decisions", rule=rule, status=status, limit=500)["decisions"]]
+    except TrimtabError as error:
+        say(f"whether anything that it decided is still to be carried out is not known: {error}")
+        return
+    if waiting := sum(not d["undoes"] for d in pending):
+        many = f"{waiting} or more" if len(pending) >= 500 else waiting
+        say(f"{many} of its decisions have not ended: trimtab cancel --rule {rule} --reason ... stops those of which nothing was sent")
 
 
 @rules.command()
@@ -316,6 +321,8 @@ def replay(decision: str) -> None:
     r = client().get(f"/v1/decisions/{decision}/replay")
     begun = f"the checkpoint at record {r['begun']}" if r["begun"] else "record 0"
     say(f"{r['id']}: {'identical' if r['identical'] else 'DIFFERENT'}, sha-256 {r['hash']}, from {begun}, after {r['records']} records")
+    if r["begun"]:
+        say(f"not from record 0: {r['why']}")
     raise typer.Exit(int(not r["identical"]))
 
 

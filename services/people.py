@@ -67,7 +67,7 @@ def cancel(
         typer.echo(f"{said['cancelled']} cancelled{go_on}")
         return
     d = client().post(f"/v1/decisions/{decision}/cancel", {"reason": reason})
-    typer.echo(f"{d['id']} is {d['status']}")
+    typer.echo(f"{d['id']} is {d['status']}" + ("" if d["undoes"] else f"; {d['rule']} decides anew while its condition is true, unless it is retired"))
 
 
 def kill_switch(

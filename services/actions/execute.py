@@ -37,6 +37,7 @@ from services.actions.core.progress import (
     settle,
 )
 from services.actions.executors.contract import Answer, Executor, Observed, Step
+from services.actions.ledger import store as ledger
 from services.actions.metrics import Metrics
 from services.actions.store import Lease
 from services.actions.tables import in_flight, intents
@@ -364,6 +365,7 @@ class Execution:
                 await self._set_aside(tx, change, lease, stop)
             else:
                 await store.add_attempt(tx, lease.workspace, lease.decision_id, attempt, key, change.now)
+                await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(tries=0))
                 self._note(change, lease, "intent", attempt)
             await change.write(tx)
             faultpoint("actions.noted")
@@ -374,16 +376,16 @@ class Execution:
     async def _withdraw(self, lease: Lease, attempt: Attempt, reason: str, is_a_try: bool = False) -> bool:
         """The attempt was never made, as only its process can know, and its decision is put back; not where another has it already.
 
-        False where this `is_a_try`, and the last of them: then the decision stays ours. A lease that has run out may still be given back so: whoever takes it
-        over raises the token, and from then on reads what nobody has withdrawn.
+        False where this `is_a_try`, and the last of them: then the decision stays ours. The ledger knows how many there were of this step. A lease that has run
+        out may still be given back so: whoever takes it over raises the token, and from then on reads what nobody has withdrawn.
         """
         async with self.database.writing(store.turn(lease.workspace)) as tx:
             change = store.Change(self.clock.now())
             now = await self.wall.now(tx)
             ours = and_(intents.c.decision_id == lease.decision_id, intents.c.token == lease.token, intents.c.state == "running")
-            tries = int(await tx.scalar(select(intents.c.tries).where(ours)) or 0) + is_a_try
-            is_last = is_a_try and tries >= self.pace.tries
-            then = {"tries": 0} if is_last else {"tries": tries, "state": "queued", "due_at": now + (self.pace.again << tries)}
+            tries = 1 + await self._withdrawn(tx, lease, attempt, reason) if is_a_try else 0
+            is_last = tries >= self.pace.tries
+            then = {"lease_until": now + self.pace.lease} if is_last else {"state": "queued", "due_at": now + (self.pace.again << tries)}
             if (await tx.execute(update(intents).where(ours).values(then))).rowcount != 1:
                 raise LostLease
             await store.withdraw_attempt(tx, lease.decision_id, attempt)
@@ -392,6 +394,11 @@ class Execution:
         self.metrics.count(change)
         log.warning("intent_withdrawn", decision=lease.decision_id, reason=reason)
         return not is_last
+
+    async def _withdrawn(self, tx: AsyncConnection, lease: Lease, attempt: Attempt, reason: str) -> int:
+        """How often this step was withdrawn for that reason."""
+        bodies = [json.loads(e.body) for e in await ledger.about(tx, lease.workspace, lease.decision_id) if e.kind == "intent.withdrawn"]
+        return sum((b["step"], b["role"], b["reason"]) == (attempt.step, attempt.role, reason) for b in bodies)
 
     @again
     async def _unsent(self, lease: Lease, attempt: Attempt, status: str, reason: str) -> bool:
@@ -415,9 +422,9 @@ class Execution:
             now = await self._hold_lease(tx, lease)
             await store.update_attempt(tx, lease.decision_id, attempt, change.now)
             self._note(change, lease, "result" if attempt.status else "in_doubt", attempt)
-            then = ({"tries": 0} if attempt.status else {}) | ({"state": "queued", "due_at": now + wait} if wait else {})
-            if then:
-                await tx.execute(update(intents).where(intents.c.decision_id == lease.decision_id).values(then))
+            if wait:
+                this = intents.c.decision_id == lease.decision_id
+                await tx.execute(update(intents).where(this).values(state="queued", due_at=now + wait))
             await change.write(tx)
         self.metrics.count(change)
 

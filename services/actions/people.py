@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions import parking, store
@@ -29,6 +29,7 @@ from services.kernel.principal import Principal
 from services.kernel.record import Outcome
 
 OPPOSITE = {"pause": "resume", "resume": "pause"}
+AT_ONCE = 50  # decisions in a transaction that people wait for: a fraction of a second
 PENDING = ("waiting", "executing", "parked")
 UNDO_VALID_FOR = 15 * 60 * 1_000_000
 IS_LATE = and_(escalations.c.status == "waiting", escalations.c.expires_at < bindparam("now"))
@@ -100,24 +101,39 @@ class People:
         faultpoint("people.cancelled")
         self._count(change)
 
-    @again
     async def cancel_all(self, who: Principal, rule: str, reason: str) -> tuple[int, int]:
-        """All that a rule has decided, in any version, is not carried out: (how much that was, how much had begun and goes on)."""
+        """All that a rule has decided so far, in any version, is not carried out: (how much that was, how much had begun and goes on).
+
+        A few at a time, between which the kill switch and the workers have their turns. Raises NotFound where the rule has never decided anything.
+        """
         _say_why(reason)
+        its = (decisions.c.workspace == who.workspace) & (decisions.c.rule == rule) & (decisions.c.undoes == "")
+        async with self.database.reading() as connection:
+            newest = await connection.scalar(select(func.max(decisions.c.position)).where(its))
+        if newest is None:
+            raise NotFound(f"no rule {rule!r} has decided anything in this workspace")
+        cancelled = begun = last = 0
+        while last < newest:
+            last, done, left = await self._cancel_some(who, and_(its, decisions.c.position > last, decisions.c.position <= newest), newest, reason)
+            cancelled, begun = cancelled + done, begun + left
+        return cancelled, begun
+
+    @again
+    async def _cancel_some(self, who: Principal, which: ColumnElement[bool], newest: int, reason: str) -> tuple[int, int, int]:
+        """The first of them: (the position of the last that was looked at, how many are cancelled, how many go on)."""
         async with self.database.writing(store.turn(who.workspace)) as tx:
-            change, cancelled, begun = Change(self.circumstances(False).now), 0, 0
-            its = (decisions.c.workspace == who.workspace) & (decisions.c.rule == rule) & decisions.c.status.in_(PENDING) & (decisions.c.undoes == "")
-            for row in (await tx.execute(select(decisions).where(its).order_by(decisions.c.position))).all():
-                is_cancelled = await self._cancel(tx, change, who, row, reason)
-                cancelled, begun = cancelled + is_cancelled, begun + (not is_cancelled)
+            change = Change(self.circumstances(False).now)
+            pending = select(decisions).where(which, decisions.c.status.in_(PENDING)).order_by(decisions.c.position).limit(AT_ONCE)
+            rows = (await tx.execute(pending)).all()
+            done = [await self._cancel(tx, change, who, row, reason) for row in rows]
             await change.write(tx)
         faultpoint("people.cancelled")
         self._count(change)
-        return cancelled, begun
+        return int(rows[-1].position) if len(rows) == AT_ONCE else newest, sum(done), len(done) - sum(done)
 
     async def _cancel(self, tx: AsyncConnection, change: Change, who: Principal, row: Row[Any], reason: str) -> bool:
-        """False where an attempt is there: it may have been sent. A worker that is about to intend finds its lease gone."""
-        if await store.attempts_of(tx, row.id):
+        """False where an attempt is there that may have been sent. A worker that is about to intend finds its lease gone."""
+        if any(a.answer != "unsent" for a in await store.attempts_of(tx, row.id)):
             return False
         waiting = (escalations.c.decision_id == row.id) & (escalations.c.status == "waiting")
         answer = {"status": "cancelled", "answered_by": who.name, "answered_at": change.now, "comment": reason}

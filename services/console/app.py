@@ -42,7 +42,7 @@ DONE = {
     "approved": "Approved. The platform is read once more before anything is changed.",
     "rejected": "Rejected. Nothing will be changed; the reason is kept.",
     "undone": "This decision takes back another one; it is carried out like any other.",
-    "cancelled": "Cancelled. Nothing of it is carried out; the reason is kept.",
+    "cancelled": "Cancelled. Nothing of it is carried out; the reason is kept. A rule that is not retired decides anew while its condition is true.",
     "engaged": "The kill switch is engaged: nothing is changed any more, and what was queued is parked.",
     "released": "The kill switch is released: what was parked and is still valid is carried out.",
     "stays": "Noted. The kill switch is still engaged: below stands by whom, and who has to release it.",

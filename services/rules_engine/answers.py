@@ -62,6 +62,7 @@ class Answers:
             "identical": ours == theirs,
             "records": replayed.records,
             "begun": replayed.begun,
+            "why": replayed.why,
             "hash": sha256(theirs).hexdigest(),
             "replayed_hash": None if ours is None else sha256(ours).hexdigest(),
         }

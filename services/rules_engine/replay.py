@@ -85,6 +85,7 @@ class Past:
     decided: list[Decision]
     begun: int
     end: int
+    why: str = ""  # why it did not begin with record 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +94,7 @@ class Replayed:
     recorded: Decision
     begun: int  # the first record that was folded: 0, or the one that a checkpoint had not
     records: int  # how many were folded
+    why: str = ""  # why it did not begin with record 0
 
     @property
     def identical(self) -> bool:
@@ -114,7 +116,7 @@ class Replayer:
         past = await self._at(recorded.now)
         if not past.end:  # it was decided on something
             raise Beyond("the log holds nothing any more from before the decision was made")
-        return Replayed(next((d for d in past.decided if d.id == recorded.id), None), recorded, past.begun, past.end - past.begun)
+        return Replayed(next((d for d in past.decided if d.id == recorded.id), None), recorded, past.begun, past.end - past.begun, past.why)
 
     async def state_at(self, instant: int) -> Partition:
         """The state as the last boundary at or before an instant judged it, over the records stamped before it, with all that a chart may show.
@@ -130,7 +132,7 @@ class Replayer:
         try:
             return await self._from_the_beginning(instant, evidence)
         except Unreadable as lost:
-            return await self._from_a_checkpoint(instant, lost)
+            return replace(await self._from_a_checkpoint(instant, lost), why=str(lost))
 
     async def _from_the_beginning(self, instant: int, evidence: bool) -> Past:
         stretch = await survey(self.log, self.partition, 0, instant)

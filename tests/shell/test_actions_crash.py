@@ -15,7 +15,7 @@ from services.actions.store import decision as stored
 from services.actions.tables import attempts, intents
 from services.actions.worker import Conduct
 from services.kernel.errors import Unavailable
-from tests.shell.acting import AD, EUR, MINUTE, OTHER, POINTS, SECOND, Crash, Ends, World, a_decision, a_refusal, a_shift, world
+from tests.shell.acting import AD, EUR, MINUTE, OTHER, POINTS, REVIEWER, SECOND, Crash, Ends, World, a_decision, a_refusal, a_shift, world
 from tests.shell.ending import faultpoint
 
 # not on the way of a pause that nobody is asked about
@@ -260,6 +260,41 @@ async def test_each_step_has_tries_of_its_own_and_what_was_done_is_taken_back(w:
     async with w.database.reading() as connection:
         bodies = [json.loads(e.body) for e in await ledger.whole(connection, "main") if e.kind == "intent.withdrawn"]
     assert Counter((b["step"], b["role"]) for b in bodies) == {(0, "apply"): 5, (1, "apply"): 6, (0, "restore"): 1}
+
+
+async def test_tries_that_did_not_go_out_are_no_looks_at_whether_a_value_is_old(w: World) -> None:
+    """A replica lags: what is to be undone is shown as it was before; one look is not enough to believe that there is nothing to undo."""
+    d = a_decision()
+    await w.decide(d)
+    await w.service.step()
+    w.platform.moods.extend(["unsent"] * 5)
+    undo = await w.service.people.undo(REVIEWER, d.id, "a mistake")
+    while w.platform.moods:
+        await w.service.step()
+        w.wall.move(40 * SECOND)
+    w.platform.stale = 3
+    await w.settle()
+    assert (await status(w, undo), w.platform.journal[-1]) == (("verified", ""), (AD, "status", "active"))
+
+
+async def test_tries_that_did_not_go_out_are_no_faults_of_ours(w: World) -> None:
+    """What was accepted in the end is read back as often as ever, though the first look raises something."""
+    w.platform.moods.extend(["unsent"] * 5)
+
+    class Faulty(type(w.platform)):  # type: ignore[misc]
+        raised = 0
+
+        async def read(self, step):  # type: ignore[no-untyped-def]
+            if self.journal and not Faulty.raised:
+                Faulty.raised = 1
+                raise ValueError("a bug in the executor")
+            return await super().read(step)
+
+    w.platform.__class__ = Faulty
+    d = a_decision()
+    await w.decide(d)
+    await w.settle()
+    assert (Faulty.raised, await status(w, d.id)) == (1, ("verified", ""))
 
 
 async def test_what_does_not_go_out_is_held_once_it_is_too_late_to_begin(w: World) -> None:

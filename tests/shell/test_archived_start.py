@@ -262,6 +262,7 @@ async def test_a_hole_in_the_archive_is_gone_round_by_a_checkpoint_after_it(hous
     past = Replayer(house.log, GUARDS, checkpoints=Checkpoints(house.folder))
     again = await past.replay(last)
     assert again.identical and again.begun > 0
+    assert damaged.name in again.why and "restore that file" in again.why  # an auditor hears that it was altered
     with pytest.raises(Beyond, match=damaged.name):
         await past.replay(first)
 

@@ -174,10 +174,46 @@ async def test_all_of_a_rule_and_nothing_else(w: World) -> None:
     await w.service.step()
     with pytest.raises(RejectedInput):
         await w.service.people.cancel_all(REVIEWER, "pause-weak-creatives", "")
-    assert await w.service.people.cancel_all(NOBODY, "pause-weak-creatives", "not mine") == (0, 0)
+    with pytest.raises(NotFound, match="no rule 'pause-weak-creatives' has decided anything in this workspace"):
+        await w.service.people.cancel_all(NOBODY, "pause-weak-creatives", "not mine")
     assert await w.service.people.cancel_all(REVIEWER, "pause-weak-creatives", "the rule is wrong") == (1, 1)
     assert [(await status(w, d.id))[0] for d in (begun, waiting, others)] == ["executing", "cancelled", "waiting"]
     assert await w.service.people.cancel_all(REVIEWER, "pause-weak-creatives", "again") == (0, 1)
+
+
+async def test_many_are_cancelled_a_few_at_a_time_so_that_the_switch_waits_for_none(w: World) -> None:
+    """Between two transactions anybody may have the workspace's turn."""
+    many = [a_decision(i + 1, path=f"{AD}{i}", action=an_action(path=f"{AD}{i}", risk="high")) for i in range(120)]
+    await w.decide(*many)
+    await w.service.step()
+    turns: list[int] = []
+    some = w.service.people._cancel_some
+
+    async def counted(*asked: object) -> tuple[int, int, int]:
+        found = await some(*asked)  # type: ignore[arg-type]
+        turns.append(found[1])
+        return found
+
+    w.service.people._cancel_some = counted  # type: ignore[method-assign, assignment]
+    assert await w.service.people.cancel_all(REVIEWER, "pause-weak-creatives", "the rule is wrong") == (120, 0)
+    assert turns == [50, 50, 20]
+    assert {(await status(w, d.id))[0] for d in many} == {"cancelled"}
+
+
+async def test_a_change_that_was_there_already_is_nothing_sent(w: World) -> None:
+    """The first step was as desired, the second never went out."""
+    steps = [
+        {"path": AD, "attribute": "daily_budget", "observed": None, "desired": 80 * EUR},
+        {"path": OTHER, "attribute": "daily_budget", "observed": 80 * EUR, "desired": 92 * EUR},
+    ]
+    w.platform.moods.append("unsent")
+    d = a_decision(path=f"{AD}|{OTHER}", action=a_shift(steps=steps))
+    await w.decide(d)
+    await w.service.step()
+    assert ((await status(w, d.id))[0], w.platform.keys) == ("executing", [])
+    await w.service.people.cancel(REVIEWER, d.id, "enough")
+    await w.settle()
+    assert (await status(w, d.id), w.platform.keys) == (("cancelled", "cancelled"), [])
 
 
 async def test_an_undo_of_a_rules_decision_is_a_persons_and_stays(w: World) -> None:

@@ -452,15 +452,18 @@ def test_what_a_retired_rule_has_decided_is_said_and_cancelled(tmp_path: Path) -
         said = trimtab.ok("rules", "retire", "pause-weak").lines
         assert said == [
             "pause-weak is retired",
-            "3 of its decisions are not carried out yet: trimtab cancel --rule pause-weak --reason ... stops them",
+            "3 of its decisions have not ended: trimtab cancel --rule pause-weak --reason ... stops those of which nothing was sent",
         ]
         assert "--reason" in trimtab.run("cancel", waiting[0]["id"]).err
         assert "name one decision, or a rule" in trimtab.run("cancel", "--reason", "wrong list").err
-        assert trimtab.ok("cancel", waiting[0]["id"], "--reason", "wrong list").out == f"{waiting[0]['id']} is cancelled\n"
+        anew = "pause-weak decides anew while its condition is true, unless it is retired"
+        assert trimtab.ok("cancel", waiting[0]["id"], "--reason", "wrong list").out == f"{waiting[0]['id']} is cancelled; {anew}\n"
         told = trimtab.run("cancel", waiting[0]["id"], "--reason", "again").refused()
         assert told == "the decision is cancelled: there is nothing to cancel"
         assert trimtab.ok("cancel", "--rule", "pause-weak", "--reason", "wrong list").out == "2 cancelled\n"
         assert trimtab.ok("cancel", "--rule", "pause-weak", "--reason", "wrong list").out == "0 cancelled\n"
+        told = trimtab.run("cancel", "--rule", "pause-waek", "--reason", "wrong list").refused()
+        assert told == "no rule 'pause-waek' has decided anything in this workspace"
         assert {d["id"] for d in trimtab.decisions(3, status="cancelled")} == {d["id"] for d in waiting}
         assert "wrong list" in trimtab.ok("escalations", "list", "--status", "cancelled").out
         assert (trimtab.ok("escalations").out, platform.applied()) == ("none\n", [])

@@ -254,7 +254,8 @@ def test_what_the_doctor_says_can_be_replayed_is_replayed_and_what_was_before_is
     assert level == WARN and said in text
     before, after = (d["id"] for d in fired)
     with up_with_a_platform(tmp_path) as (trimtab, _):
-        [line] = trimtab.ok("replay", after).lines
+        line, why = trimtab.ok("replay", after).lines
+        assert why == f"not from record 0: the log begins at record {oldest.offset - 1}: what stood before it is gone"
         assert re.search(rf"^{after}: identical, .*, from the checkpoint at record {oldest.offset}, after \d+ records$", line)
         refused = trimtab.run("replay", before).refused()
         assert refused.startswith(f"the log begins at record {oldest.offset - 1}: what stood before it is gone; and no valid checkpoint")

@@ -224,7 +224,7 @@ def agreed(left: Left) -> Iterator[str]:
         if by_decision.get(cancelled) != "cancelled":
             yield f"the cancelling of {cancelled} was accepted and is lost: it is {by_decision.get(cancelled)}"
     for attempt in left.tables["attempts"]:
-        if by_decision[attempt["decision_id"]] == "cancelled":
+        if by_decision[attempt["decision_id"]] == "cancelled" and attempt["answer"] != "unsent":
             yield f"{attempt['decision_id']} was cancelled, and begun"
     undoing = Counter(d["undoes"] for d in left.tables["decisions"] if d["undoes"])
     for undone in left.told.undone:
