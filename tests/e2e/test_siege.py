@@ -47,12 +47,11 @@ def test_there_are_points_enough_in_every_service_that_writes() -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("seed", "kind", "what", "often"), [(300, "kills", "rules killed", 2), (301, "database", "database restarted", 4)])
-def test_a_few_runs_whose_processes_are_killed_or_lose_the_database(place: Ground, seed: int, kind: str, what: str, often: int) -> None:
+def test_a_few_runs_whose_processes_are_killed(place: Ground) -> None:
     """What the hundreds below do, in short."""
-    came = place.batch(seed, kind, partitions=3, budget=4)
+    came = place.batch(300, partitions=3, budget=4)
     judged(came)
-    assert came.befell[what] >= often and came.tales == 3 and came.decisions > 0 and came.writes > 0
+    assert came.befell["rules killed"] >= 2 and came.tales == 3 and came.decisions > 0 and came.writes > 0
 
 
 @pytest.mark.slow
