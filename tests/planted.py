@@ -2185,7 +2185,9 @@ PLANTS = (
     ),
     Plant(
         "a replay that goes round a damaged archive does not say so",
-        "services/rules_engine/replay.py", "replace(await self._from_a_checkpoint(instant, lost), why=str(lost))", "await self._from_a_checkpoint(instant, lost)",
+        "services/rules_engine/replay.py",
+        "replace(await self._from_a_checkpoint(instant, lost), why=str(lost))",
+        "await self._from_a_checkpoint(instant, lost)",
         ("tests/shell/test_archived_start.py::test_a_hole_in_the_archive_is_gone_round_by_a_checkpoint_after_it",),
     ),
     Plant(
