@@ -2077,7 +2077,7 @@ PLANTS = (
     ),
     Plant(
         "a worker claims what another one holds a lease on",
-        actions("execute"),
+        actions("lanes"),
         'and_(intents.c.state == "running", intents.c.lease_until < now))',
         'intents.c.state == "running")',
         (CRASH + "test_a_running_decision_of_another_living_worker_is_left_to_it",),
@@ -2576,7 +2576,7 @@ PLANTS = (
     ),
     Plant(
         "a platform that does not answer keeps the others' decisions waiting",
-        actions("execute"),
+        actions("lanes"),
         "    return first, *(",
         "    return Lane(), *(",
         (ACTIONS + "test_a_platform_that_does_not_answer_keeps_no_other_platforms_decisions_waiting",),
@@ -2590,7 +2590,7 @@ PLANTS = (
     ),
     Plant(
         "a text that looks like a path leads a decision to another platform",
-        actions("execute"),
+        actions("lanes"),
         """contains(f'"path":"{platform}/', autoescape=True)""",
         """contains(f'{platform}/', autoescape=True)""",
         (ACTIONS + "test_a_platform_that_does_not_answer_keeps_no_other_platforms_decisions_waiting",),
@@ -3387,7 +3387,7 @@ PLANTS = (
     ),
     Plant(
         "a lease that ran out is not claimed again",
-        actions("execute"),
+        actions("lanes"),
         'and_(intents.c.state == "running", intents.c.lease_until < now)',
         'and_(intents.c.state == "running", intents.c.lease_until < 0)',
         (SCHEDULES,),

@@ -24,9 +24,10 @@ from sqlalchemy import Row, bindparam, func, select, update
 
 from services.actions import parking, store
 from services.actions.core.policy import Circumstances
-from services.actions.execute import Execution, Lane, Pace
+from services.actions.execute import Execution, Pace
 from services.actions.executors.contract import Executor
 from services.actions.intake import take_in
+from services.actions.lanes import Lane
 from services.actions.ledger.audit import Audit
 from services.actions.ledger.comparing import Comparing
 from services.actions.ledger.witness import Witness
