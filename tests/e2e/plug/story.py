@@ -432,11 +432,15 @@ class Run:
         self.answer("reject")
 
     def cancel(self) -> None:
-        """What is not carried out yet, or, now and then, all of a rule's."""
-        pending = [d for s in ("waiting", "executing", "parked") for d in self.get(f"/v1/decisions?status={s}")["decisions"]]
-        if pending and self.rng.random() < 0.3:
+        """What is not carried out yet, or, now and then, all of a rule's; for a moment it is waited for."""
+        end = time.monotonic() + 0.5
+        while not (pending := [d for s in ("waiting", "executing", "parked") for d in self.get(f"/v1/decisions?status={s}")["decisions"]]):
+            if time.monotonic() >= end:
+                return
+            self.is_up(0.03)
+        if self.rng.random() < 0.3:
             self.post("/v1/decisions/cancel", {"rule": self.rng.choice(pending)["rule"], "reason": "all wrong"}, 200)
-        elif pending:
+        else:
             wanted = self.rng.choice(pending)["id"]
             if self.post(f"/v1/decisions/{wanted}/cancel", {"reason": "wrong"}, 200, 409).status_code == 200:
                 self.told.cancelled.append(wanted)
