@@ -32,6 +32,7 @@ KINDS = ("fired", "refused", "cleared")
 STATUSES = ("waiting", "executing", "parked", "verified", "failed", "unknown", "held", "rejected", "expired", "cancelled", "recorded")
 ANSWERS = ("waiting", "approved", "rejected", "expired", "cancelled")
 PENDING = ("waiting", "executing", "parked")
+DEEDS = {"cancel": "cancelled", "undo": "undone"}  # what a page of a decision has a form for, and the word once it is done
 UNDOABLE = ("verified", "unknown")
 FRUITLESS = ("held", "failed", "cancelled")  # an undo that came to nothing may be asked for again
 PER_PAGE, ASKED_PER_PAGE = "50", "10"
@@ -194,23 +195,16 @@ def decisions(pages: Pages) -> APIRouter:
     async def one(decision: str, v: Seen, replay: str = "", done: str = "") -> Response:
         return await show(v, decision, replay, done)
 
-    @routes.post("/decisions/{decision}/cancel")
-    async def cancel(decision: str, request: Request, v: Seen) -> Response:
+    @routes.post("/decisions/{decision}/{deed}")
+    async def act(decision: str, deed: str, request: Request, v: Seen) -> Response:
+        if deed not in DEEDS:
+            raise NotFound("there is no such page")
         form = await read_form(request, v.api.session)
         try:
-            made = await v.api.post(f"/v1/decisions/{segment(decision)}/cancel", {"reason": form.get("reason", "")})
+            made = await v.api.post(f"/v1/decisions/{segment(decision)}/{deed}", {"reason": form.get("reason", "")})
         except Refused as refused:
             return await show(v, decision, refused=tellable(refused))
-        return back(f"/decisions/{made['id']}", done="cancelled")
-
-    @routes.post("/decisions/{decision}/undo")
-    async def undo(decision: str, request: Request, v: Seen) -> Response:
-        form = await read_form(request, v.api.session)
-        try:
-            made = await v.api.post(f"/v1/decisions/{segment(decision)}/undo", {"reason": form.get("reason", "")})
-        except Refused as refused:
-            return await show(v, decision, refused=tellable(refused))
-        return back(f"/decisions/{made['id']}", done="undone")
+        return back(f"/decisions/{made['id']}", done=DEEDS[deed])
 
     return routes
 

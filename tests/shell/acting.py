@@ -14,7 +14,10 @@ from typing import Any, ClassVar, Generic, TypeVar
 from prometheus_client import CollectorRegistry
 
 from services.actions.executors.contract import Answer, Observed, Step, Value
+from services.actions.ledger import store as ledger
+from services.actions.ledger.chain import Verified
 from services.actions.ledger.witness import Witness
+from services.actions.store import decision as stored
 from services.actions.worker import ActionsService, Conduct
 from services.adapters import faultpoint
 from services.adapters.db.clock import Own
@@ -186,6 +189,21 @@ async def world(folder: Path, conduct: Conduct | None = None, url: str = "") -> 
     finally:
         faultpoint.disarm()
         await database.close()
+
+
+async def status(w: World, decision_id: str) -> tuple[str, str]:
+    """What became of a decision, and why."""
+    async with w.database.reading() as connection:
+        row = await stored(connection, "main", decision_id)
+    assert row is not None
+    return row.status, row.reason
+
+
+async def story(w: World, decision_id: str) -> list[str]:
+    """The kinds of its ledger entries, of a chain that holds."""
+    async with w.database.reading() as connection:
+        assert isinstance(await ledger.check(connection, "main"), Verified)
+        return [e.kind for e in await ledger.about(connection, "main", decision_id)]
 
 
 def an_action(**changes: Any) -> str:

@@ -17,8 +17,7 @@ from services.actions.core.letter import canonical
 from services.actions.execute import Pace
 from services.actions.executors.contract import Answer, Observed, Step
 from services.actions.ledger import store as ledger
-from services.actions.ledger.chain import Broken, Verified
-from services.actions.store import decision as stored
+from services.actions.ledger.chain import Broken
 from services.actions.tables import attempts, decisions, escalations, in_flight, outbox, quarantined
 from services.actions.worker import BATCH, ActionsService, Conduct, by_platform
 from services.adapters.db.clock import Own
@@ -42,6 +41,8 @@ from tests.shell.acting import (
     a_refusal,
     a_shift,
     an_action,
+    status,
+    story,
     world,
 )
 
@@ -52,19 +53,6 @@ BY = "pause-weak-creatives"
 async def w(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
     async with world(tmp_path, url=database_url) as made:
         yield made
-
-
-async def status(w: World, decision_id: str) -> tuple[str, str]:
-    async with w.database.reading() as connection:
-        row = await stored(connection, "main", decision_id)
-    assert row is not None
-    return row.status, row.reason
-
-
-async def story(w: World, decision_id: str) -> list[str]:
-    async with w.database.reading() as connection:
-        assert isinstance(await ledger.check(connection, "main"), Verified)
-        return [e.kind for e in await ledger.about(connection, "main", decision_id)]
 
 
 async def asked(w: World) -> str:

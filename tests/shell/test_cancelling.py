@@ -9,13 +9,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from services.actions.ledger import store as ledger
-from services.actions.ledger.chain import Verified
-from services.actions.store import decision as stored
 from services.actions.tables import escalations, in_flight, intents
 from services.kernel.errors import Conflict, NotFound, RejectedInput
 from services.kernel.principal import Principal
-from tests.shell.acting import AD, ADMIN, EUR, MINUTE, OTHER, REVIEWER, World, a_decision, a_shift, an_action, world
+from tests.shell.acting import AD, ADMIN, EUR, MINUTE, OTHER, REVIEWER, World, a_decision, a_shift, an_action, status, story, world
 
 NOBODY = Principal("nora", "reviewer", "other", "session")
 
@@ -24,19 +21,6 @@ NOBODY = Principal("nora", "reviewer", "other", "session")
 async def w(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
     async with world(tmp_path, url=database_url) as made:
         yield made
-
-
-async def status(w: World, decision_id: str) -> tuple[str, str]:
-    async with w.database.reading() as connection:
-        row = await stored(connection, "main", decision_id)
-    assert row is not None
-    return row.status, row.reason
-
-
-async def story(w: World, decision_id: str) -> list[str]:
-    async with w.database.reading() as connection:
-        assert isinstance(await ledger.check(connection, "main"), Verified)
-        return [e.kind for e in await ledger.about(connection, "main", decision_id)]
 
 
 async def put_off(w: World, how: str, action: str = "") -> str:
