@@ -40,6 +40,8 @@ BUSY = (
     *("burst", "report", "rest", "rest", "undo", "approve", "reject", "burst", "cancel", "rest", "undo"),
     *("switch_on", "rest", "cancel", "switch_off", "report", "rest", "undo"),
 )
+HANDS = ("report", "by_hand", "by_hand", "rest", "by_hand", "report", "by_hand", "rest", "by_hand", "by_hand", "report", "by_hand", "by_hand")
+ACTS = {"people": BUSY, "ingest.changed": HANDS}  # what such points take: a story draws them too, but seldom often enough
 MEMORY = Path("/dev/shm")  # kill -9 takes nothing from a file that was written, flushed or not
 
 
@@ -126,10 +128,10 @@ def more(place: Yard, runs: list[Ran], seed: int) -> Iterator[Ran]:
     """Runs from this seed on for the points that were hit too rarely, as long as that leads anywhere."""
     hits, of = Counter(h for r in runs for h in r.hits), len(runs)
     for name in void(hits, of):
-        for attempt in range(2 * LEAST * of // RUNS + 8):
+        for attempt in range(2 * LEAST * of // RUNS + 24):  # some points only a rare turn of a story comes to
             if hits[name] >= LEAST * of // RUNS:
                 break
-            ran = place.run(seed, [*BEFORE[attempt % len(BEFORE)], AtPoint(name)], acts=BUSY if name.startswith("people.") else ())
+            ran = place.run(seed, [*BEFORE[attempt % len(BEFORE)], AtPoint(name)], acts=ACTS.get(name) or ACTS.get(name.split(".")[0], ()))
             hits.update(ran.hits)
             seed += 1
             yield ran
