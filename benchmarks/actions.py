@@ -22,7 +22,7 @@ from deploy.postgres.server import Missing, Server
 from services.actions import intake, store, worker
 from services.actions.core.letter import canonical
 from services.actions.ledger import store as ledger
-from services.actions.ledger.chain import Entry, Head, Verified, following, verify
+from services.actions.ledger.chain import Entry, Head, Verified, Walk, following, verify
 from services.actions.worker import ActionsService
 from services.adapters.clock import SystemClock
 from services.adapters.db.database import Database
@@ -44,7 +44,7 @@ ROUTING: Stages = (
 APPENDING: Stages = (
     ("canonical text", ledger, "canonical"), ("chain, its hashes", ledger, "following"), ("rows into the database", ledger, "append"),
 )  # fmt: skip
-CHECKING: Stages = (("rows out of the database", ledger, "rows"), ("chain, its hashes", ledger.Walk, "go"))
+CHECKING: Stages = (("rows out of the database", ledger, "rows"), ("chain, its hashes", Walk, "go"))
 
 
 def decision(n: int, now: int) -> Decision:

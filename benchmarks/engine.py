@@ -230,8 +230,8 @@ def memory(*size: str) -> Iterator[Figure]:
     yield Figure("engine", f"memory of a live entity, {entities:,.0f} of them", total / entities, "bytes", 3_000, at_most=True)
     yield Figure("engine", f"memory of {entities:,.0f} live entities, ids apart", total / 1e9, "GB", 1.5, at_most=True)
     table = known_ids(FEW_HELD if size else 2_000_000)
-    size = table.ids.nbytes + 16 * len(table.ids) + 4 * len(table.ids)
-    yield Figure("engine", "memory of a known id", size / len(table.ids), "bytes", 32, at_most=True)
+    taken = table.ids.nbytes + 16 * len(table.ids) + 4 * len(table.ids)
+    yield Figure("engine", "memory of a known id", taken / len(table.ids), "bytes", 32, at_most=True)
 
 
 def resident() -> int:

@@ -98,7 +98,9 @@ def report(i: int, rnd: random.Random, now: int) -> dict[str, object]:
 def web(i: int, rnd: random.Random, now: int) -> dict[str, object]:
     c = int(rnd.paretovariate(0.5)) % CREATIVES
     campaign = {"source": "facebook", "account_id": f"a{c // 500}", "name": f"c{c // 20}", "term": f"g{c // 5}", "content": f"v{c}"}
-    message = {"messageId": f"m-{rnd.getrandbits(64):016x}", "timestamp": _instant(now - rnd.randrange(60_000_000)), "context": {"campaign": campaign}}
+    message: dict[str, object] = {
+        "messageId": f"m-{rnd.getrandbits(64):016x}", "timestamp": _instant(now - rnd.randrange(60_000_000)), "context": {"campaign": campaign},
+    }  # fmt: skip
     kind = rnd.choices(("page", "lead", "purchase"), (80, 12, 8))[0]
     if kind == "page":
         return message | {"type": "page"}

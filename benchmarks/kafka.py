@@ -290,7 +290,7 @@ async def producer(bootstrap: str, size: Size) -> list[Figure]:
                 values: list[bytes] = []
                 while page := await log.kept(0, len(values)):
                     values += [k.value for k in page]
-            if turn == 0 and (found := sum(len(EVENTS.decode(v).event_id) for v in values)) != size.events:  # type: ignore[union-attr]
+            if turn == 0 and (found := sum(len(EVENTS.decode(v).event_id) for v in values)) != size.events:  # type: ignore[union-attr, misc]
                 raise RuntimeError(f"{found:,} of {size.events:,} events are on the log")
             plainly = topic("bare")
             await ensure(Cluster(bootstrap), plainly, True)

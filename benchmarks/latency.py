@@ -66,7 +66,7 @@ def serve(cpu: int, folder: str) -> None:
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory())
 
     async def run() -> None:
-        trimtab = Embedded(Settings(data=Path(folder), port=0))
+        trimtab = Embedded(Settings.model_validate({"data": Path(folder), "port": 0}))
         await trimtab.start()
         seen: dict[str, tuple[float, float]] = {}
         ahead = time.time() - time.perf_counter()

@@ -11,11 +11,11 @@ from pathlib import Path
 from benchmarks.account import START, deltas
 from benchmarks.figure import Figure
 from services.adapters.clock import ManualClock
-from services.adapters.log.codec import Codec
+from services.adapters.log.codec import About, Codec
 from services.adapters.log.keeper import DAY, Keeper, Policy
 from services.adapters.log.sqlite import SqliteLog
 
-BYTES: Codec[bytes] = Codec("events", lambda data: data, lambda data: data)
+BYTES: Codec[bytes] = Codec("events", lambda data: data, lambda data: data, lambda _: About("bytes"))
 DAYS, RECORDS = 8, 4_000  # a day, of 100 events each
 ALONE = 4.0  # seconds
 EACH = 0.005  # between two appends

@@ -25,7 +25,7 @@ from itertools import chain, islice
 
 from benchmarks.account import MEASURES, START, deltas, span
 from benchmarks.rivals import bare, frameworks, libraries
-from benchmarks.rivals.per_event import Fired, PerEvent, Stretch, compiled
+from benchmarks.rivals.per_event import Fired, Judge, PerEvent, Stretch, compiled
 from benchmarks.rivals.plain import MICRO, NAMES, Event, Rule, events, everyone_of, plain_rules
 
 ACCOUNT, CREATIVES, RULES, TICK = 500_000, 1_000, 100, 10_000
@@ -172,7 +172,7 @@ def plain(rules: Sequence[Rule], on_roll: bool) -> PerEvent:
     return PerEvent(rules, compiled, range(12), on_roll=on_roll)
 
 
-def library(of: Callable[[Sequence[Rule]], libraries.Judge], indexed: bool) -> Callable[[Sequence[Rule], bool], PerEvent]:
+def library(of: Callable[[Sequence[Rule]], Judge], indexed: bool) -> Callable[[Sequence[Rule], bool], PerEvent]:
     return lambda rules, on_roll: PerEvent(rules, of, NAMES, MICRO, on_roll=on_roll, indexed=indexed)
 
 

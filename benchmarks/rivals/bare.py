@@ -20,7 +20,7 @@ def message() -> type[Any]:
     file = descriptor_pb2.FileDescriptorProto(name="benchmarks/event.proto", package="benchmarks", syntax="proto3")
     event = file.message_type.add(name="Event")
     for number, (name, kind) in enumerate(FIELDS, 1):
-        event.field.add(name=name, number=number, type=kind, label=1)  # type: ignore[arg-type]
+        event.field.add(name=name, number=number, type=kind, label=1)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("benchmarks.Event"))

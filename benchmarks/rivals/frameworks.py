@@ -188,8 +188,12 @@ def bytewax_of_ours(events: Sequence[Event], rules: Sequence[Rule]) -> Ran:
     def run() -> tuple[float, list[Fired]]:
         engine = PerEvent(rules, compiled, range(12))
         laps, flow = Laps(events), Dataflow("account")
+        def fed(e: Event) -> Sequence[Event]:
+            engine.feed(e.id, e.entity, e.at, e.measure, e.amount)
+            return ()
+
         carried = op.input("in", flow, TestingSource(laps, batch_size=BATCH))
-        judged = op.flat_map("engine", carried, lambda e: engine.feed(e.id, e.entity, e.at, e.measure, e.amount) or ())
+        judged = op.flat_map("engine", carried, fed)
         op.output("out", judged, TestingSink([]))
         run_main(flow)
         return laps.seconds, engine.fired
