@@ -935,6 +935,27 @@ PLANTS = (
         (FACTS + "test_of_two_events_with_one_id_the_first_counts_and_the_conflict_is_counted",),
     ),
     Plant(
+        "other attributes under a known id are no conflict",
+        core("facts"),
+        "                if len(b.attribute_event):\n",
+        "                if False:\n",
+        (FACTS + "test_whatever_else_an_event_says_under_a_known_id_is_a_conflict",),
+    ),
+    Plant(
+        "another interval under a known id is no conflict",
+        core("facts"),
+        "                body += start * np.int64(37) + end * np.int64(41) + rows[:, 0]",
+        "                body += rows[:, 0]",
+        (FACTS + "test_whatever_else_a_report_row_says_under_a_known_id_is_a_conflict",),
+    ),
+    Plant(
+        "the same event in another record is a conflict",
+        core("facts"),
+        "                    value = b.attribute_number ^ np.array(texts, np.int64)[b.attribute_text]\n",
+        "                    value = b.attribute_number ^ b.attribute_text\n",
+        (FACTS + "test_what_an_event_says_is_the_same_in_another_record",),
+    ),
+    Plant(
         "conflicts with the period before are not counted",
         core("seen"),
         "return fresh, conflicts + more",

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.kernel.page import coalesced
 from services.kernel.record import EventBatch
 from services.rules_engine.core.demand import HORIZON, Demand
 from services.rules_engine.core.facts import DAY, HOUR, Facts
@@ -76,13 +77,48 @@ def test_of_two_events_with_one_id_the_first_counts_and_the_conflict_is_counted(
 
 
 @pytest.mark.parametrize("later", [1, 10], ids=["in the same period", "in the next one"])
-@pytest.mark.parametrize("other", [{"amounts": {"clicks": 9}}, {"amounts": {"leads": 7}}, {"path": "meta_ads/act/cmp/grp/b"}, {"at": -9}, {}], ids=str)
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"amounts": {"clicks": 9}},
+        {"amounts": {"leads": 7}},
+        {"path": "meta_ads/act/cmp/grp/b"},
+        {"at": -9},
+        {"attributes": {"status": "paused", "budget": 5}},
+        {"attributes": {"status": "active", "budget": 6}},
+        {"attributes": {"state": "active", "budget": 5}},
+        {"attributes": {}},
+        {"as_of": 1, "interval": (1, 5), "row": "r"},
+        {},
+    ],
+    ids=str,
+)
 def test_whatever_else_an_event_says_under_a_known_id_is_a_conflict(facts: Facts, other: dict, later: int) -> None:
     period = (START // HORIZON + 1) * HORIZON
-    said = {"id": "1", "path": A, "at": -8, "amounts": {"clicks": 7}}
+    said = {"id": "1", "path": A, "at": -8, "amounts": {"clicks": 7}, "attributes": {"status": "active", "budget": 5}}
     for stamp, event in ((-5, said), (-5 + later, said | other)):
         fold(facts, period + stamp, batch(event | {"at": period + event["at"]}))
     assert (facts.counts["accepted"], facts.counts["duplicate"], facts.counts["conflicting"]) == (1, 1, int(bool(other)))
+
+
+@pytest.mark.parametrize("other", [{"interval": (START - 9, START - 1)}, {"interval": (START - 8, START - 2)}, {"row": "s"}, {"as_of": START + 1}, {}], ids=str)
+def test_whatever_else_a_report_row_says_under_a_known_id_is_a_conflict(facts: Facts, other: dict) -> None:
+    said = {"id": "1", "path": A, "at": START, "amounts": {"clicks": 7}, "as_of": START, "interval": (START - 9, START - 2), "row": "r"}
+    for event in (said, said | other):
+        fold(facts, START + 5, batch(event))
+    assert (facts.counts["accepted"], facts.counts["duplicate"], facts.counts["conflicting"]) == (1, 1, int(bool(other)))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["in front", "behind"])
+def test_what_an_event_says_is_the_same_in_another_record(facts: Facts, first: bool) -> None:
+    """Among others, in another order, with other dictionaries, beside other batches."""
+    said = {"id": "1", "path": A, "at": START, "amounts": {"leads": 3, "clicks": 7}, "attributes": {"status": "active", "budget": 5}}
+    more = {"id": "2", "path": f"{A}b", "at": START, "amounts": {"a": 1, "z": 2}, "attributes": {"label": "active", "status": "a", "b": 5}}
+    fold(facts, START + 5, batch(said))
+    again = said | {"amounts": {"clicks": 7, "leads": 3}, "attributes": {"budget": 5, "status": "active"}}
+    other = batch(again, more | {"id": "3"}) if first else batch(more | {"id": "3"}, again)
+    facts.fold(facts.read(coalesced([(START + 6, batch(more)), (START + 6, other)])), 0, 2)
+    assert (facts.counts["accepted"], facts.counts["duplicate"], facts.counts["conflicting"]) == (3, 1, 0)
 
 
 def test_a_restated_day_amends_the_day_it_belongs_to(facts: Facts) -> None:

@@ -279,6 +279,16 @@ class Facts:
                 body += said
             else:
                 np.add.at(body, of, said)
+            if e.as_of.any():
+                start, end, rows = (joined([getattr(b, name) for b in batches]) for name in ("interval_start", "interval_end", "row_id"))
+                body += start * np.int64(37) + end * np.int64(41) + rows[:, 0]  # zeros but of report rows
+            first = 0
+            for b in batches:
+                if len(b.attribute_event):
+                    names, texts = ([self._word(n) for n in b.names], [0, *map(word, b.texts)])
+                    value = b.attribute_number ^ np.array(texts, np.int64)[b.attribute_text]
+                    np.add.at(body, b.attribute_event.astype(np.int64) + first, value * MIX ^ np.array(names, np.int64)[b.attribute_name])
+                first += len(b.event_id)
             folded: I64 = body ^ (body >> np.int64(32))
         return folded
 

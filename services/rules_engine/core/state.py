@@ -34,7 +34,7 @@ from services.rules_engine.core.sums import Since
 from services.rules_engine.core.window import SLOT_BITS, Windows, total
 from services.rules_engine.core.workspace import Changed, Flight, Workspace
 
-STATE = 4
+STATE = 5
 NONE = -1  # in a column of numbers that point somewhere
 ON, SPENT, OUTLIVED, MISSED = 1, 2, 4, 8
 
