@@ -75,7 +75,7 @@ class _Connection(asyncio.Protocol):
         self.load.answered(self, line)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.load.lost()
+        self.load.lost(self)
 
 
 class _Load:
@@ -113,8 +113,9 @@ class _Load:
         if self.out == 0 and now >= self.until and not self.over.done():
             self.over.set_result(now)
 
-    def lost(self) -> None:
-        if not self.over.done():
+    def lost(self, connection: _Connection) -> None:
+        """A server may close a connection that has nothing more to send."""
+        if not self.over.done() and not (self.closed and connection in self.free):
             self.over.set_exception(ConnectionError("the server closed a connection"))
 
 

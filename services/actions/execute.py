@@ -70,6 +70,16 @@ class Pace:
     show: int = 1 * SECOND  # between counts of the queues for the metrics when nothing happens: they cost more than the look itself
 
 
+@dataclass(frozen=True, slots=True)
+class _BrokenOff:
+    """An execution that the database broke off, and when it is gone on with."""
+
+    lane: Lane
+    lease: Lease
+    times: int
+    due: int  # by `elapsed`
+
+
 class LostLease(Exception):
     """Another worker took the decision over: whatever this one knows is the other's to find out."""
 
@@ -92,6 +102,7 @@ class Execution:
         self.owner, self.pace, self.metrics = owner, pace, metrics
         self.vouch: Callable[[str], Awaitable[bool]] = _vouched
         self.lanes = lanes_of(executors)
+        self._broken_off: dict[str, _BrokenOff] = {}  # by decision
 
     async def take_over(self) -> None:
         """What a process of the same name left running is due at once: it cannot be alive any more."""
@@ -113,12 +124,13 @@ class Execution:
 
     async def round_of(self, lane: Lane) -> int:
         """The places are shared out among the workspaces, so that one with thousands of decisions keeps nobody else's waiting for all of them."""
-        leases: list[Lease] = []
         somewhere = await self._where_something_is_due(lane)
+        now = self.wall.elapsed()
+        leases = [b.lease for b in self._broken_off.values() if b.lane is lane and b.due <= now]
         for number, workspace in enumerate(somewhere):
-            leases += await self._claim(lane, workspace, -(-(self.pace.at_once - len(leases)) // (len(somewhere) - number)))
-            if len(leases) == self.pace.at_once:
+            if len(leases) >= self.pace.at_once:
                 break
+            leases += await self._claim(lane, workspace, -(-(self.pace.at_once - len(leases)) // (len(somewhere) - number)))
         await asyncio.gather(*(self._execute(lane, lease) for lease in leases))
         return len(leases)
 
@@ -188,13 +200,17 @@ class Execution:
         return True
 
     async def _execute(self, lane: Lane, lease: Lease) -> None:
+        before = self._broken_off.pop(lease.decision_id, None)
         try:
             while await self._advance(lease):
                 lane.beat()
         except LostLease:
             log.warning("lease_lost", decision=lease.decision_id)
         except Unavailable as error:
-            log.warning("execution_waits", decision=lease.decision_id, reason=error.reason)  # the lease runs out and is claimed again
+            log.warning("execution_waits", decision=lease.decision_id, reason=error.reason)  # the lease runs out and is claimed again, but for this:
+            if error.reason == "database":
+                times = before.times + 1 if before and before.lease == lease else 0
+                self._broken_off[lease.decision_id] = _BrokenOff(lane, lease, times, self.wall.elapsed() + (self.pace.again << times))
         except Exception:
             self.metrics.faults.labels("execute").inc()
             log.exception("execution_failed", decision=lease.decision_id)

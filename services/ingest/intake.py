@@ -17,6 +17,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 from sqlalchemy import select, tuple_
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.adapters.db.database import Database, again
 from services.adapters.faultpoint import faultpoint
@@ -142,8 +143,7 @@ class Intake:
     async def _keep(self, delivery: Delivery, route: str, rejections: Sequence[Rejection], news: Mapping[tuple[str, str], Known]) -> None:
         async with self.database.writing() as tx:
             await self.quarantine.put(tx, delivery, route, rejections)
-            for row in _rows(delivery.workspace, news):
-                await tx.execute(self._newer(row))
+            await self._learn(tx, _rows(delivery.workspace, news))
 
     async def ours(self, outcomes: Iterable[tuple[Outcome, int]]) -> None:
         """Outcomes of ours, each with its stamp: what platforms report of those that are verified is no change by hand from then on.
@@ -157,8 +157,7 @@ class Intake:
         if not rows:
             return
         async with self._remembering, self.database.writing() as tx:
-            for row in rows:
-                await tx.execute(self._newer(row))
+            await self._learn(tx, rows)
 
     async def watch(self, log: Log[Record], partition: int, beat: Callable[[], None] = lambda: None) -> None:
         """Follows a partition of the events log for outcomes of ours, from where it was left, until cancelled; waits where the database or the log is away.
@@ -206,11 +205,14 @@ class Intake:
             put = self._dialect.insert(outcome_positions).values({"partition": partition, "offset": offset})
             await tx.execute(put.on_conflict_do_update(index_elements=["partition"], set_={"offset": offset}))
 
-    def _newer(self, row: Mapping[str, Any]) -> Any:
-        put = self._dialect.insert(known_attributes).values(row)
-        new = {"value": row["value"], "occurred_at": row["occurred_at"]}
-        key = ["workspace", "path", "what"]
-        return put.on_conflict_do_update(index_elements=key, set_=new, where=known_attributes.c.occurred_at <= row["occurred_at"])
+    async def _learn(self, tx: AsyncConnection, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Each value holds unless a newer one is known."""
+        if not rows:
+            return
+        put = self._dialect.insert(known_attributes)
+        said, key = put.excluded, ["workspace", "path", "what"]
+        new = {"value": said.value, "occurred_at": said.occurred_at}
+        await tx.execute(put.on_conflict_do_update(index_elements=key, set_=new, where=known_attributes.c.occurred_at <= said.occurred_at), rows)
 
     async def _detector(self, workspace: str, pairs: set[tuple[str, str]]) -> ChangeDetector:
         c = known_attributes.c

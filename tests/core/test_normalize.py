@@ -192,6 +192,18 @@ def test_what_is_no_rfc_3339_is_refused(text: object) -> None:
     assert refused.value.reason == "bad_time"
 
 
+@pytest.mark.parametrize("text", ["9999-12-31", "0001-01-01", "2026-02-30", "yesterday", "2026-03-01 12:00:00", ""])
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_what_is_no_day_is_refused_every_time(text: str, zone: str) -> None:
+    for _ in range(2):
+        try:
+            start, end = instant.day(text, ZoneInfo(zone))
+        except RejectedInput as refused:
+            assert refused.reason == "bad_time"
+        else:
+            assert text.startswith(("0001", "9999")) and 23 * HOUR <= end - start <= 25 * HOUR  # the end of all years is a matter of the zone
+
+
 def test_a_local_day_is_as_long_as_it_is_there() -> None:
     berlin = ZoneInfo("Europe/Berlin")
     lengths = [(end - start) // HOUR for start, end in (instant.day(d, berlin) for d in ("2026-03-28", "2026-03-29", "2026-10-25"))]

@@ -101,9 +101,11 @@ class Platform:
     stale: int = 0  # reads that will still show what was before the last write
     before: dict[tuple[str, str], Value] = field(default_factory=dict)
     keys: list[str] = field(default_factory=list)
+    reads: int = 0
     closed: bool = False
 
     async def read(self, step: Step) -> Observed:
+        self.reads += 1
         if self.unreadable:
             self.unreadable -= 1
             raise Unavailable("the platform is away")

@@ -246,6 +246,19 @@ async def test_a_restated_row_counts_the_difference_and_an_older_one_nothing(w: 
     assert facts.counts["outdated"] == 2  # both measures of the older row
 
 
+async def test_each_row_is_read_by_its_own_columns_however_many_kinds_of_rows_there_are(w: World) -> None:
+    """More kinds of headers than are remembered, each of two rows, in turns."""
+    row = {"customer": {"id": "1"}, "campaign": {"id": "2"}, "segments": {"date": "2026-02-28"}}
+    kinds: list[dict[str, Any]] = [{"metrics": {"impressions": "5"}}, {"adGroup": {"id": "3"}, "metrics": {"clicks": "4"}}]
+    kinds += [{f"column{i}": 1, "campaign": {"id": f"c{i}"}, "metrics": {"impressions": "1"}} for i in range(100)]
+    answer = await w.post("/v1/reports/google_ads", {"results": [row | kind for kind in kinds * 2], "currency": "EUR"})
+    assert (answer.json()["accepted"], answer.json()["quarantined"]) == (len(kinds), 0)
+    (first, *_) = [s.record for s in await w.log.read(0, 0)]
+    assert isinstance(first, EventBatch)
+    assert sorted(first.paths)[:2] == ["google_ads/1/2", "google_ads/1/2/3"]
+    assert len(first.paths) == 102
+
+
 async def test_rows_of_another_level_are_not_added(w: World) -> None:
     ad = {"account_id": "1", "campaign_id": "2", "adset_id": "3", "ad_id": "4", "date_start": "2026-02-28", "impressions": "5"}
     account = {"account_id": "1", "date_start": "2026-02-28", "impressions": "5"}

@@ -34,6 +34,8 @@ def number(value: object, *, whole: bool = False) -> Decimal | None:
     if not isinstance(value, str):
         return _fitting(decimal(value), value, whole)
     text = value.strip()
+    if text.isdecimal() and text.isascii() and len(text) <= 18:  # most cells
+        return Decimal(text)
     if text.lower() in ABSENT:
         raise RejectedInput(f"{text!r}: the report does not know this figure, and 0 would be a guess", reason="not_available")
     if text.endswith("%"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
+from functools import lru_cache
 
 from services.kernel.errors import RejectedInput
 
@@ -69,7 +70,13 @@ def day(value: str, zone: tzinfo, form: str = "%Y-%m-%d") -> tuple[int, int]:
     for midnight in (" 00:00:00", "T00:00:00", " 0:00:00"):
         text = text.removesuffix(midnight)
     try:
-        start = datetime.strptime(text, form)  # noqa: DTZ007 - the zone follows
-    except ValueError:
+        return _day(text, zone, form)
+    except (ValueError, OverflowError):
         raise RejectedInput(f"{value[:40]!r} is not a day written like {form}, such as 2026-03-01 for %Y-%m-%d", reason="bad_time") from None
+
+
+@lru_cache(1024)
+def _day(text: str, zone: tzinfo, form: str) -> tuple[int, int]:
+    """Remembered, since the rows of a report are of a few days. Raises ValueError, or OverflowError at the end of all years."""
+    start = datetime.strptime(text, form)  # noqa: DTZ007 - the zone follows
     return micros_of(start.replace(tzinfo=zone)), micros_of((start + timedelta(days=1)).replace(tzinfo=zone))

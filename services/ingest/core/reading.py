@@ -17,6 +17,7 @@ from services.kernel.entity import LEVELS
 from services.kernel.event import Event
 from services.kernel.measure import currency
 
+HEADERS = 64  # of one delivery whose shape is remembered
 MEMBERS = ("rows", "results", "data", "events")  # ours, Google's, Meta's, and the plain form
 
 
@@ -74,6 +75,8 @@ def events(delivery: Delivery, source: str, shapes: Sequence[Shape], context: Co
             context.zone = context.zones(str(beside["time_zone"]))
     context.horizon = context.horizon or delivery.horizon
 
+    shape_of: dict[tuple[str, ...], Shape | None] = {}
+
     def make(row: Any, here: str) -> Event:
         if not isinstance(row, Mapping):
             raise Refused("a row is an object", reason="bad_shape", pointer=here)
@@ -82,7 +85,10 @@ def events(delivery: Delivery, source: str, shapes: Sequence[Shape], context: Co
                 raise Refused("a report row has an interval {start, end}", reason="bad_interval", pointer=here)
             return plain.event(row, source=source, received_at=context.received_at, horizon=delivery.horizon, pointer=here)
         flat = report.flat(row)
-        shape = report.detect([name for name, value in flat.items() if value is not None], shapes)
+        header = tuple([name for name, value in flat.items() if value is not None])
+        shape = shape_of[header] if header in shape_of else report.detect(header, shapes)
+        if len(shape_of) < HEADERS:
+            shape_of[header] = shape
         if shape is None:
             raise Refused(f"no report of {source} has these columns: {', '.join(sorted(flat))[:200]}", reason="unknown_columns", pointer=here)
         return report.event(flat, shape, context, here)

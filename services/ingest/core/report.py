@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
+from functools import lru_cache
 from typing import Any
 
 from services.ingest.core import cell, instant, normalize
@@ -22,6 +23,9 @@ from services.kernel.measure import count, currency, measure, micros
 
 WHOLE = frozenset({"impressions", "clicks", "page_views", "sessions"})
 STATUS = {"enabled": "active", "active": "active", "on": "active", "paused": "paused", "off": "paused", "removed": "archived", "deleted": "archived"}
+LONGEST = 100  # characters of a name that is remembered
+_CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
+_WINDOW = re.compile(r"\d+d_(click|view|ev)")
 _ID_IN_NAME = re.compile(r"[A-Za-z]+/\d+(?:/[A-Za-z]+/(?:\d+~)?(\d+))?", re.ASCII)  # customers/1/adGroups/2
 
 
@@ -89,11 +93,19 @@ def detect(header: Iterable[str], shapes: Iterable[Shape]) -> Shape | None:
     return max(fitting, key=lambda s: (len(s.columns), s.name), default=None)
 
 
+def snake(name: str) -> str:
+    """ad_group of adGroup."""
+    return _CAPITAL.sub(lambda m: "_" + m.group(1).lower(), name)
+
+
+_snake = lru_cache(4096)(snake)
+
+
 def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"adGroup": {"id": 1}} -> {"ad_group.id": 1}; lists stay as they are."""
     made: dict[str, Any] = {}
     for name, value in row.items():
-        full = prefix + re.sub(r"(?<=[a-z0-9])([A-Z])", lambda m: "_" + m.group(1).lower(), name)
+        full = prefix + (_snake(name) if len(name) <= LONGEST else snake(name))
         if isinstance(value, Mapping):
             made |= flat(value, full + ".")
         else:
@@ -173,7 +185,7 @@ def _ids(row: Mapping[str, Any], shape: Shape, context: Context, pointer: str) -
         column = shape.ids.get(level, "")
         value = row.get(column) if column else shape.constants.get(level)
         if value not in (None, ""):
-            with at(step(pointer, column) if column else pointer):
+            with at(pointer, *([column] if column else [])):
                 found[level] = normalize.part(_bare(value))
     if context.account:
         found.setdefault("account", context.account)
@@ -216,14 +228,13 @@ def _zone(row: Mapping[str, Any], shape: Shape, context: Context, account: str) 
 def _amounts(row: Mapping[str, Any], shape: Shape, money: str, pointer: str) -> dict[str, int]:
     made: dict[str, int] = {}
     for column, what in shape.measures.items():
-        here = step(pointer, column)
-        with at(here):
+        with at(pointer, column):
             base = what.name.partition(":")[0]
             found = cell.number(row.get(column), whole=base in WHOLE)
             if found is None:
                 if what.optional:
                     continue
-                raise Refused("the cell is empty, and 0 would be a guess", reason="missing_value", pointer=here)
+                raise Refused("the cell is empty, and 0 would be a guess", reason="missing_value", pointer=step(pointer, column))
             name = what.name.format_map(row) if "{" in what.name else what.name
             full, amount = amount_of(name, found, what.unit, money)
             made[full] = made.get(full, 0) + amount
@@ -252,12 +263,11 @@ def _listed(row: Mapping[str, Any], shape: Shape, money: str, pointer: str) -> d
         if not isinstance(given, list):
             raise Refused(f"{column} is a list of actions", reason="bad_shape", pointer=step(pointer, column))
         for i, item in enumerate(given):
-            here = step(step(pointer, column), i)
-            with at(here):
+            with at(pointer, column, i):
                 if not isinstance(item, Mapping) or not isinstance(item.get("action_type"), str):
                     raise Refused("an action is an object with action_type and value", reason="bad_shape")
                 for window, value in item.items():
-                    if window == "value" or re.fullmatch(r"\d+d_(click|view|ev)", window):
+                    if window == "value" or _WINDOW.fullmatch(window):
                         name = ":".join([base, item["action_type"], *([] if window == "value" else [window])])
                         full, amount = amount_of(name, cell.number(value), "units", money)
                         made[full] = amount
