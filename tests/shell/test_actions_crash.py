@@ -121,8 +121,8 @@ async def test_a_worker_that_lost_its_lease_writes_nothing_more(w: World) -> Non
     assert await status(w, d.id) == ("verified", "")
 
 
-def away_after(w: World, point: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Nothing can be written from that point on, until the list that is returned is emptied."""
+async def broken_off(w: World, point: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[str]]:
+    """A decision in the execution of which nothing can be written from that point on, until the list beside it is emptied."""
     away: list[str] = []
     write = w.database.writing
 
@@ -134,30 +134,26 @@ def away_after(w: World, point: str, monkeypatch: pytest.MonkeyPatch) -> list[st
     monkeypatch.setattr(w.database, "writing", writing)
     w.start()
     faultpoint.arm(point, 1, lambda: away.append(point))
-    return away
+    d = a_decision()
+    await w.decide(d)
+    with suppress(Unavailable):
+        await w.service.step()
+    return d.id, away
 
 
 @pytest.mark.parametrize("point", ["actions.observed", "actions.sent", "actions.looked", "actions.recorded"])
 async def test_what_the_database_broke_off_is_gone_on_with_under_its_lease(w: World, point: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    d = a_decision()
-    away = away_after(w, point, monkeypatch)
-    await w.decide(d)
-    with suppress(Unavailable):
-        await w.service.step()
-    assert away and (await status(w, d.id))[0] == "executing"
+    decision_id, away = await broken_off(w, point, monkeypatch)
+    assert away and (await status(w, decision_id))[0] == "executing"
     away.clear()
     for _ in range(20):  # far less than a lease
         w.wall.move(SECOND)
         await w.service.step()
-    assert (await status(w, d.id), w.platform.journal, len(w.platform.keys)) == (("verified", ""), [(AD, "status", "paused")], 1)
+    assert (await status(w, decision_id), w.platform.journal, len(w.platform.keys)) == (("verified", ""), [(AD, "status", "paused")], 1)
 
 
 async def test_while_the_database_stays_away_a_platform_is_asked_less_and_less_often(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    d = a_decision()
-    away = away_after(w, "actions.observed", monkeypatch)
-    await w.decide(d)
-    with suppress(Unavailable):
-        await w.service.step()
+    decision_id, away = await broken_off(w, "actions.observed", monkeypatch)
     asked = []
     for second in range(59):
         before = w.platform.reads
@@ -169,22 +165,18 @@ async def test_while_the_database_stays_away_a_platform_is_asked_less_and_less_o
     w.wall.move(2 * MINUTE)
     await w.service.execution.round()  # another lease: the one that was broken off is over
     await w.settle()
-    assert (await status(w, d.id), len(w.platform.keys)) == (("verified", ""), 1)
+    assert (await status(w, decision_id), len(w.platform.keys)) == (("verified", ""), 1)
 
 
 async def test_what_was_broken_off_is_not_gone_on_with_by_who_lost_it(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    d = a_decision()
-    away = away_after(w, "actions.observed", monkeypatch)
-    await w.decide(d)
-    with suppress(Unavailable):
-        await w.service.step()
+    decision_id, away = await broken_off(w, "actions.observed", monkeypatch)
     first = w.service
     away.clear()
     w.wall.move(2 * MINUTE)
     await w.start(conduct=Conduct(owner="other")).step()
     await first.step()
     await first.step()
-    assert (await status(w, d.id), w.platform.journal, len(w.platform.keys)) == (("verified", ""), [(AD, "status", "paused")], 1)
+    assert (await status(w, decision_id), w.platform.journal, len(w.platform.keys)) == (("verified", ""), [(AD, "status", "paused")], 1)
 
 
 async def story(w: World, decision_id: str) -> list[str]:
