@@ -12,7 +12,7 @@ from services.adapters.log.cluster import Cluster
 
 TOPIC, GROUP = "topic", "group"
 REFUSED = (TopicAuthorizationFailedError, GroupAuthorizationFailedError, ClusterAuthorizationFailedError)  # the last where a producer may write nowhere
-NOT_TOLD = -(2**31)  # instead of the operations, by brokers that do not say which we may do
+NOT_TOLD = (-(2**31), 0)  # instead of the operations, by brokers and proxies that do not say which we may do; who may do nothing gets no answer
 
 
 class Operation(IntEnum):
@@ -109,4 +109,4 @@ def why(error: Exception, cluster: Cluster, operation: Operation, kind: str, nam
 
 def lacking(wanted: Collection[Operation], told: int) -> list[Operation]:
     """Those of `wanted` that are not among what a broker tells that we may do, a bit for each operation; none where it does not tell."""
-    return [] if told == NOT_TOLD else [o for o in wanted if not told >> o & 1]
+    return [] if told in NOT_TOLD else [o for o in wanted if not told >> o & 1]

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import IncompatibleBrokerVersion, KafkaError, for_code
 
 from services.adapters.log.cluster import Cluster, Heard, Topic
 from services.adapters.log.protocol import described_topic
@@ -51,7 +51,7 @@ def at_odds(topic: Topic, found: Mapping[str, str]) -> dict[str, tuple[str, str]
 
 @asynccontextmanager
 async def administering(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Raises Unavailable, naming the addresses, where none of them answers or lets us in."""
+    """Raises Unavailable, naming the addresses, where none of them answers or lets us in; Misconfigured where they are too old for what we ask."""
     admin = AIOKafkaAdminClient(**cluster.options(), request_timeout_ms=10_000)
     try:
         with Heard() as heard:
@@ -62,6 +62,8 @@ async def administering(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
                 text = f"no Kafka answers at {cluster.bootstrap} ({cluster.security}): {why}; see TRIMTAB_KAFKA"
                 raise Unavailable(text, reason="log_unreachable") from error
         yield admin
+    except (IncompatibleBrokerVersion, NotImplementedError) as error:
+        raise Misconfigured(f"the brokers at {cluster.bootstrap} are too old ({error}): the log needs Apache Kafka 3.9 or later; see TRIMTAB_KAFKA") from error
     except (KafkaError, TimeoutError) as error:
         raise Unavailable(f"Kafka at {cluster.bootstrap} does not answer as it should: {type(error).__name__}: {error}", reason="log") from error
     finally:
