@@ -22,7 +22,8 @@ async def test_brokers_that_are_too_old_are_refused_in_one_line(error: Exception
 
     for name, stand_in in (("start", answers), ("close", answers), ("_send_request", refuses)):
         monkeypatch.setattr(AIOKafkaAdminClient, name, stand_in)
-    with pytest.raises(Misconfigured, match=r"^the brokers at 127.0.0.1:1 are too old \(.*_Topic.*\): the log needs Apache Kafka 3.9 or later; see TRIMTAB_KAFKA$"):
+    said = r"^the brokers at 127.0.0.1:1 are too old \(.*_Topic.*\): the log needs Apache Kafka 3.9 or later; see TRIMTAB_KAFKA$"
+    with pytest.raises(Misconfigured, match=said):
         await ensure(Cluster("127.0.0.1:1"), Topic("trimtab.events", 1))
 
 
