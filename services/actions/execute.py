@@ -125,14 +125,24 @@ class Execution:
     async def round_of(self, lane: Lane) -> int:
         """The places are shared out among the workspaces, so that one with thousands of decisions keeps nobody else's waiting for all of them."""
         somewhere = await self._where_something_is_due(lane)
-        now = self.wall.elapsed()
-        leases = [b.lease for b in self._broken_off.values() if b.lane is lane and b.due <= now]
-        for number, workspace in enumerate(somewhere):
-            if len(leases) >= self.pace.at_once:
-                break
-            leases += await self._claim(lane, workspace, -(-(self.pace.at_once - len(leases)) // (len(somewhere) - number)))
+        leases, lost = self._to_go_on_with(lane), None
+        try:
+            for number, workspace in enumerate(somewhere):
+                if len(leases) == self.pace.at_once:
+                    break
+                leases += await self._claim(lane, workspace, -(-(self.pace.at_once - len(leases)) // (len(somewhere) - number)))
+        except Unavailable as error:  # what was claimed before is ours all the same
+            lost = error
         await asyncio.gather(*(self._execute(lane, lease) for lease in leases))
+        if lost is not None:
+            raise lost
         return len(leases)
+
+    def _to_go_on_with(self, lane: Lane) -> list[Lease]:
+        """What the database broke off and is due, as many as there are places, that which has waited longest first."""
+        now = self.wall.elapsed()
+        due = sorted((b for b in self._broken_off.values() if b.lane is lane and b.due <= now), key=lambda b: b.due)
+        return [b.lease for b in due[: self.pace.at_once]]
 
     async def _where_something_is_due(self, lane: Lane) -> Sequence[str]:
         """The workspaces, that which has waited longest first."""
@@ -202,6 +212,8 @@ class Execution:
     async def _execute(self, lane: Lane, lease: Lease) -> None:
         before = self._broken_off.pop(lease.decision_id, None)
         try:
+            if before:  # behind whatever of ours may still be on its way into the database
+                await self._still_ours(lease)
             while await self._advance(lease):
                 lane.beat()
         except LostLease:
@@ -209,13 +221,23 @@ class Execution:
         except Unavailable as error:
             log.warning("execution_waits", decision=lease.decision_id, reason=error.reason)  # the lease runs out and is claimed again, but for this:
             if error.reason == "database":
-                times = before.times + 1 if before and before.lease == lease else 0
-                self._broken_off[lease.decision_id] = _BrokenOff(lane, lease, times, self.wall.elapsed() + (self.pace.again << times))
+                self._break_off(lane, lease, before)
         except Exception:
             self.metrics.faults.labels("execute").inc()
             log.exception("execution_failed", decision=lease.decision_id)
             with suppress(LostLease, Unavailable):
                 await self._later(lease, "bug")
+
+    def _break_off(self, lane: Lane, lease: Lease, before: _BrokenOff | None) -> None:
+        newer = self._broken_off.get(lease.decision_id)
+        if newer is None or newer.lease.token < lease.token:
+            times = before.times + 1 if before and before.lease == lease else 0
+            self._broken_off[lease.decision_id] = _BrokenOff(lane, lease, times, self.wall.elapsed() + (self.pace.again << times))
+
+    @again
+    async def _still_ours(self, lease: Lease) -> None:
+        async with self.database.writing(store.turn(lease.workspace)) as tx:
+            await self._hold_lease(tx, lease)
 
     async def _advance(self, lease: Lease) -> bool:
         """One move; False once nothing more can be done now."""

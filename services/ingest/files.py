@@ -256,7 +256,7 @@ def _event(row: Any, shape: Shape | None, shapes: Sequence[Shape], mapping: Mapp
 
 def _once(event: Event, seen: dict[tuple[str, str], int]) -> Event:
     """The event, unless the file has another one of its id that says something else."""
-    content = hash((event.path, event.occurred_at, frozenset(event.amounts.items()), frozenset(event.attributes.items())))
+    content = hash((event.path, event.occurred_at, event.snapshot, frozenset(event.amounts.items()), frozenset(event.attributes.items())))
     if seen.setdefault((event.source, event.id), content) != content:
         text = f"another row is {event.path} of the same day but says something else: name what tells them apart with --map breakdown=COLUMN"
         raise Refused(text, reason="conflicting_twin")

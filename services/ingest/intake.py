@@ -270,8 +270,8 @@ def without_twins(events: list[Event]) -> tuple[list[Event], list[Rejection]]:
     twins: list[Rejection] = []
     for event in events:
         known = first.setdefault((event.source, event.id), event)
-        if known is not event and (known.amounts, known.attributes, known.path, known.occurred_at) != (
-            event.amounts, event.attributes, event.path, event.occurred_at,
+        if known is not event and (known.amounts, known.attributes, known.path, known.occurred_at, known.snapshot) != (
+            event.amounts, event.attributes, event.path, event.occurred_at, event.snapshot,
         ):  # fmt: skip
             detail = f"two different parts of this delivery are {event.id!r} of {event.path}: name what tells them apart (an id, a breakdown)"
             twins.append(Rejection("conflicting_twin", detail, event.at))

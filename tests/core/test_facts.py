@@ -88,6 +88,7 @@ def test_of_two_events_with_one_id_the_first_counts_and_the_conflict_is_counted(
         {"attributes": {"status": "active", "budget": 6}},
         {"attributes": {"state": "active", "budget": 5}},
         {"attributes": {}},
+        {"attributes": {"status": "active", "clicks": 7}, "amounts": {"budget": 5}},
         {"as_of": 1, "interval": (1, 5), "row": "r"},
         {},
     ],

@@ -1,5 +1,6 @@
 """A process that ends at any named point leaves a database from which the next one finishes: nothing doubled, nothing lost."""
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
+from services.actions.execute import Pace
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
 from services.actions.store import decision as stored
@@ -128,6 +130,7 @@ async def broken_off(w: World, point: str, monkeypatch: pytest.MonkeyPatch) -> t
 
     def writing(*turns: str):  # type: ignore[no-untyped-def]
         if away:
+            away.append("tried")
             raise Unavailable("the database is away", reason="database")
         return write(*turns)
 
@@ -152,20 +155,67 @@ async def test_what_the_database_broke_off_is_gone_on_with_under_its_lease(w: Wo
     assert (await status(w, decision_id), w.platform.journal, len(w.platform.keys)) == (("verified", ""), [(AD, "status", "paused")], 1)
 
 
-async def test_while_the_database_stays_away_a_platform_is_asked_less_and_less_often(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_while_the_database_stays_away_it_is_tried_less_and_less_often_and_no_platform_is_asked(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
     decision_id, away = await broken_off(w, "actions.observed", monkeypatch)
-    asked = []
+    tried, reads = [], w.platform.reads
     for second in range(59):
-        before = w.platform.reads
+        before = len(away)
         await w.service.execution.round()
-        asked += [second] * (w.platform.reads - before)
+        tried += [second] * (len(away) > before)
         w.wall.move(SECOND)
-    assert asked == [1, 3, 7, 15, 31]
+    assert (tried, w.platform.reads) == ([1, 3, 7, 15, 31], reads)
     away.clear()
     w.wall.move(2 * MINUTE)
     await w.service.execution.round()  # another lease: the one that was broken off is over
     await w.settle()
     assert (await status(w, decision_id), len(w.platform.keys)) == (("verified", ""), 1)
+
+
+async def test_of_many_that_were_broken_off_no_more_are_gone_on_with_at_once_than_there_are_places(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [a_decision(n, path=f"{AD}{n}") for n in range(1, 6)]
+    for n in range(1, 6):
+        w.platform.objects[f"{AD}{n}", "status"] = "active"
+    await w.decide(*many)
+    execution = w.start(conduct=Conduct(pace=Pace(at_once=2))).execution
+    intend, under_way, most = execution._intend, 0, 0
+
+    async def counted(*arguments):  # type: ignore[no-untyped-def]
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.01)
+        under_way -= 1
+        if is_away:
+            raise Unavailable("the database is away", reason="database")
+        return await intend(*arguments)
+
+    monkeypatch.setattr(execution, "_intend", counted)
+    is_away = True
+    for _ in range(5):
+        await w.service.step()
+    is_away = False
+    assert len(execution._broken_off) == 5
+    for _ in range(20):
+        w.wall.move(SECOND)
+        await w.service.step()
+    assert (most, execution._broken_off) == (2, {})
+    assert [(await status(w, d.id))[0] for d in many] == ["verified"] * 5
+
+
+async def test_what_is_claimed_when_the_database_goes_is_carried_out(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    execution = w.service.execution
+    claim, mine, other = execution._claim, a_decision(), a_decision(workspace="shop")
+
+    async def claims(lane, workspace, most):  # type: ignore[no-untyped-def]
+        if workspace == "shop":
+            raise Unavailable("the database is away", reason="database")
+        return await claim(lane, workspace, most)
+
+    monkeypatch.setattr(execution, "_claim", claims)
+    await w.decide(mine, other)
+    with pytest.raises(Unavailable):
+        await w.service.step()
+    assert (await status(w, mine.id))[0] == "verified"
 
 
 async def test_what_was_broken_off_is_not_gone_on_with_by_who_lost_it(w: World, monkeypatch: pytest.MonkeyPatch) -> None:

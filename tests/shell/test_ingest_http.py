@@ -246,6 +246,25 @@ async def test_a_restated_row_counts_the_difference_and_an_older_one_nothing(w: 
     assert facts.counts["outdated"] == 2  # both measures of the older row
 
 
+async def test_names_that_grow_with_their_depth_are_refused(w: World) -> None:
+    """Each of a thousand members would have the name of what it stands in, again."""
+    row = {"customer": {"id": "1"}, "campaign": {"id": "2"}, "segments": {"date": "2026-02-28"}, "metrics": {"impressions": "5"}}
+    for name, members in (("p" * 300, 1), ("p", 2001)):
+        large = {name: {f"k{i}": 1 for i in range(members)}}
+        assert told(await w.post("/v1/reports/google_ads", [row | large])) == (422, "too_large")
+        assert told(await w.post("/v1/reports/google_ads", {"rows": [row]} | large)) == (422, "too_large")
+    assert (await w.post("/v1/reports/google_ads", [row | {"p" * 200: {f"k{i}": 1 for i in range(1900)}}])).json()["accepted"] == 1
+
+
+@pytest.mark.parametrize(
+    "other", [{"breakdown": {"device": "tv"}}, {"interval": {"start": "2026-02-28T00:00:00Z", "end": "2026-02-28T12:00:00Z"}}, {}], ids=str
+)
+async def test_two_rows_of_one_id_that_differ_in_what_they_are_about_are_twins(w: World, other: dict[str, Any]) -> None:
+    row = event(interval={"start": "2026-02-27T00:00:00Z", "end": "2026-02-28T00:00:00Z"}, breakdown={"device": "phone"}, occurred_at=...)
+    answer = await w.post("/v1/reports/generic", {"rows": [row, row | other], "as_of": "2026-03-01T10:00:00Z"})
+    assert (answer.json()["accepted"], answer.json()["quarantined"]) == (1, int(bool(other)))
+
+
 async def test_each_row_is_read_by_its_own_columns_however_many_kinds_of_rows_there_are(w: World) -> None:
     """More kinds of headers than are remembered, each of two rows, in turns."""
     row = {"customer": {"id": "1"}, "campaign": {"id": "2"}, "segments": {"date": "2026-02-28"}}

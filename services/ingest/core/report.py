@@ -23,7 +23,8 @@ from services.kernel.measure import count, currency, measure, micros
 
 WHOLE = frozenset({"impressions", "clicks", "page_views", "sessions"})
 STATUS = {"enabled": "active", "active": "active", "on": "active", "paused": "paused", "off": "paused", "removed": "archived", "deleted": "archived"}
-LONGEST = 100  # characters of a name that is remembered
+LONGEST, LARGEST = 100, 300  # characters of a name that is remembered, and of any with those of the objects around it
+COLUMNS = 2000  # of one row
 _CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 _WINDOW = re.compile(r"\d+d_(click|view|ev)")
 _ID_IN_NAME = re.compile(r"[A-Za-z]+/\d+(?:/[A-Za-z]+/(?:\d+~)?(\d+))?", re.ASCII)  # customers/1/adGroups/2
@@ -102,14 +103,18 @@ _snake = lru_cache(4096)(snake)
 
 
 def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"adGroup": {"id": 1}} -> {"ad_group.id": 1}; lists stay as they are."""
+    """{"adGroup": {"id": 1}} -> {"ad_group.id": 1}; lists stay as they are. Refuses more, or longer, names than any report has: they grow with their depth."""
     made: dict[str, Any] = {}
     for name, value in row.items():
+        if len(prefix) + len(name) > LARGEST:
+            raise Refused(f"the name {name[:40]!r}, with those of the objects around it, has more than {LARGEST:,} characters", reason="too_large")
         full = prefix + (_snake(name) if len(name) <= LONGEST else snake(name))
         if isinstance(value, Mapping):
             made |= flat(value, full + ".")
         else:
             made[full] = value
+        if len(made) > COLUMNS:
+            raise Refused(f"an object of the report has more than {COLUMNS:,} members", reason="too_large")
     return made
 
 

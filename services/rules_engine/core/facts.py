@@ -285,7 +285,7 @@ class Facts:
             first = 0
             for b in batches:
                 if len(b.attribute_event):
-                    names, texts = ([self._word(n) for n in b.names], [0, *map(word, b.texts)])
+                    names, texts = ([self._word(f"attribute {n}") for n in b.names], [0, *map(word, b.texts)])
                     value = b.attribute_number ^ np.array(texts, np.int64)[b.attribute_text]
                     np.add.at(body, b.attribute_event.astype(np.int64) + first, value * MIX ^ np.array(names, np.int64)[b.attribute_name])
                 first += len(b.event_id)
