@@ -991,6 +991,13 @@ PLANTS = (
         (f"{CRASH}test_of_many_that_were_broken_off_no_more_are_gone_on_with_at_once_than_there_are_places",),
     ),
     Plant(
+        "an older lease that was broken off takes the newer one's place",
+        actions("execute"),
+        "        if newer is None or newer.lease.token < lease.token:\n",
+        "        if True:\n",
+        (f"{CRASH}test_of_two_leases_that_were_broken_off_the_newer_one_is_gone_on_with",),
+    ),
+    Plant(
         "what was claimed when the database went is left lying",
         actions("execute"),
         "            lost = error\n",

@@ -14,6 +14,7 @@ from sqlalchemy import select, update
 from services.actions.execute import Pace
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
+from services.actions.store import Lease
 from services.actions.store import decision as stored
 from services.actions.tables import attempts, intents
 from services.actions.worker import Conduct
@@ -200,6 +201,16 @@ async def test_of_many_that_were_broken_off_no_more_are_gone_on_with_at_once_tha
         await w.service.step()
     assert (most, execution._broken_off) == (2, {})
     assert [(await status(w, d.id))[0] for d in many] == ["verified"] * 5
+
+
+@pytest.mark.parametrize("first", [1, 2])
+async def test_of_two_leases_that_were_broken_off_the_newer_one_is_gone_on_with(w: World, first: int) -> None:
+    execution = w.service.execution
+    (lane,) = execution.lanes
+    for token in (first, 3 - first):
+        execution._break_off(lane, Lease("d", "main", (), 0, "rule", token), None)
+    w.wall.move(SECOND)
+    assert [lease.token for lease in execution._to_go_on_with(lane)] == [2]
 
 
 async def test_what_is_claimed_when_the_database_goes_is_carried_out(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
