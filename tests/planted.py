@@ -1042,7 +1042,7 @@ PLANTS = (
     Plant(
         "the same event in another record is a conflict",
         core("facts"),
-        "                    value = b.attribute_number ^ np.array(texts, np.int64)[b.attribute_text]\n",
+        "                    value = b.attribute_number ^ texts[b.attribute_text]\n",
         "                    value = b.attribute_number ^ b.attribute_text\n",
         (FACTS + "test_what_an_event_says_is_the_same_in_another_record",),
     ),

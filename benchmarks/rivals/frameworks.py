@@ -188,6 +188,7 @@ def bytewax_of_ours(events: Sequence[Event], rules: Sequence[Rule]) -> Ran:
     def run() -> tuple[float, list[Fired]]:
         engine = PerEvent(rules, compiled, range(12))
         laps, flow = Laps(events), Dataflow("account")
+
         def fed(e: Event) -> Sequence[Event]:
             engine.feed(e.id, e.entity, e.at, e.measure, e.amount)
             return ()

@@ -4,14 +4,17 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions.execute import Pace
+from services.actions.lanes import Lane
 from services.actions.ledger import store as ledger
 from services.actions.ledger.chain import Verified
 from services.actions.store import Lease
@@ -129,7 +132,7 @@ async def broken_off(w: World, point: str, monkeypatch: pytest.MonkeyPatch) -> t
     away: list[str] = []
     write = w.database.writing
 
-    def writing(*turns: str):  # type: ignore[no-untyped-def]
+    def writing(*turns: str) -> AbstractAsyncContextManager[AsyncConnection]:
         if away:
             away.append("tried")
             raise Unavailable("the database is away", reason="database")
@@ -180,7 +183,7 @@ async def test_of_many_that_were_broken_off_no_more_are_gone_on_with_at_once_tha
     execution = w.start(conduct=Conduct(pace=Pace(at_once=2))).execution
     intend, under_way, most = execution._intend, 0, 0
 
-    async def counted(*arguments):  # type: ignore[no-untyped-def]
+    async def counted(*arguments: Any) -> bool:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
@@ -217,7 +220,7 @@ async def test_what_is_claimed_when_the_database_goes_is_carried_out(w: World, m
     execution = w.service.execution
     claim, mine, other = execution._claim, a_decision(), a_decision(workspace="shop")
 
-    async def claims(lane, workspace, most):  # type: ignore[no-untyped-def]
+    async def claims(lane: Lane, workspace: str, most: int) -> list[Lease]:
         if workspace == "shop":
             raise Unavailable("the database is away", reason="database")
         return await claim(lane, workspace, most)

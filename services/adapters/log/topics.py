@@ -62,7 +62,7 @@ async def administering(cluster: Cluster) -> AsyncIterator[AIOKafkaAdminClient]:
                 text = f"no Kafka answers at {cluster.bootstrap} ({cluster.security}): {why}; see TRIMTAB_KAFKA"
                 raise Unavailable(text, reason="log_unreachable") from error
         yield admin
-    except (IncompatibleBrokerVersion, NotImplementedError) as error:
+    except (IncompatibleBrokerVersion, NotImplementedError) as error:  # aiokafka says it in two ways
         raise Misconfigured(f"the brokers at {cluster.bootstrap} are too old ({error}): the log needs Apache Kafka 3.9 or later; see TRIMTAB_KAFKA") from error
     except (KafkaError, TimeoutError) as error:
         raise Unavailable(f"Kafka at {cluster.bootstrap} does not answer as it should: {type(error).__name__}: {error}", reason="log") from error

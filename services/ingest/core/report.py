@@ -23,7 +23,7 @@ from services.kernel.measure import count, currency, measure, micros
 
 WHOLE = frozenset({"impressions", "clicks", "page_views", "sessions"})
 STATUS = {"enabled": "active", "active": "active", "on": "active", "paused": "paused", "off": "paused", "removed": "archived", "deleted": "archived"}
-LONGEST, LARGEST = 100, 300  # characters of a name that is remembered, and of any with those of the objects around it
+LARGEST = 300  # characters of a name with those of the objects around it
 COLUMNS = 2000  # of one row
 _CAPITAL = re.compile(r"(?<=[a-z0-9])([A-Z])")
 _WINDOW = re.compile(r"\d+d_(click|view|ev)")
@@ -94,12 +94,10 @@ def detect(header: Iterable[str], shapes: Iterable[Shape]) -> Shape | None:
     return max(fitting, key=lambda s: (len(s.columns), s.name), default=None)
 
 
-def snake(name: str) -> str:
+@lru_cache(4096)
+def _snake(name: str) -> str:
     """ad_group of adGroup."""
     return _CAPITAL.sub(lambda m: "_" + m.group(1).lower(), name)
-
-
-_snake = lru_cache(4096)(snake)
 
 
 def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -108,7 +106,7 @@ def flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in row.items():
         if len(prefix) + len(name) > LARGEST:
             raise Refused(f"the name {name[:40]!r}, with those of the objects around it, has more than {LARGEST:,} characters", reason="too_large")
-        full = prefix + (_snake(name) if len(name) <= LONGEST else snake(name))
+        full = prefix + _snake(name)
         if isinstance(value, Mapping):
             made |= flat(value, full + ".")
         else:
@@ -190,7 +188,7 @@ def _ids(row: Mapping[str, Any], shape: Shape, context: Context, pointer: str) -
         column = shape.ids.get(level, "")
         value = row.get(column) if column else shape.constants.get(level)
         if value not in (None, ""):
-            with at(pointer, *([column] if column else [])):
+            with at(pointer, column) if column else at(pointer):
                 found[level] = normalize.part(_bare(value))
     if context.account:
         found.setdefault("account", context.account)

@@ -285,9 +285,9 @@ class Facts:
             first = 0
             for b in batches:
                 if len(b.attribute_event):
-                    names, texts = ([self._word(f"attribute {n}") for n in b.names], [0, *map(word, b.texts)])
-                    value = b.attribute_number ^ np.array(texts, np.int64)[b.attribute_text]
-                    np.add.at(body, b.attribute_event.astype(np.int64) + first, value * MIX ^ np.array(names, np.int64)[b.attribute_name])
+                    names, texts = np.array([self._word(f"attribute {n}") for n in b.names]), np.array([0, *map(word, b.texts)], np.int64)
+                    value = b.attribute_number ^ texts[b.attribute_text]
+                    np.add.at(body, b.attribute_event.astype(np.int64) + first, value * MIX ^ names[b.attribute_name])
                 first += len(b.event_id)
             folded: I64 = body ^ (body >> np.int64(32))
         return folded
