@@ -48,4 +48,5 @@ def test_a_process_killed_while_it_acts_leaves_nothing_doubled_and_nothing_untol
             applied = Counter(e["path"] for e in platform.applied())
             assert max(applied.values()) == 1
             assert {d["path"]: d["status"] == "verified" for d in found} == {d["path"]: d["path"] in applied for d in found}
-            assert len(found) == len({d["path"] for d in found}) == 5  # the sixth is the last of its ad group
+            assert len(found) == len({d["path"] for d in found})
+            assert len(applied) < len(ADS)  # one of the ad group is kept; the sixth may be decided on once another's pause has failed
