@@ -1,7 +1,6 @@
 # Trimtab: `make demo` and `make test` do everything, set-up included.
 SHELL := /bin/bash
 PY := .venv/bin/python
-export PYTHONDONTWRITEBYTECODE := 1
 
 .PHONY: setup demo demo-production kafka kafka-soak siege postgres kubernetes soak storm simulate test check ci docs proto planted histories bench bench-check clean
 

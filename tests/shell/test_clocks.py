@@ -23,7 +23,7 @@ from services.kernel.record import Stamped
 from tests.shell.acting import AD, MINUTE, SECOND, ListLog, Platform, World, a_decision, world
 
 OFF = 10 * MINUTE
-PACE = Pace(lease=1_500_000, call=500_000)
+PACE = Pace(lease=1_500_000, call=500_000, again=100_000)
 APART = pytest.mark.parametrize(("holder", "other"), [(0, OFF), (-OFF, 0), (OFF, 0), (0, -OFF), (-OFF, OFF)])
 
 
