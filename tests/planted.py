@@ -270,6 +270,17 @@ PLANTS = (
         (BATCHES + "test_a_batch_that_is_sent_again_is_the_same",),
     ),
     Plant(
+        "a batch's checksum is looked at by nobody",
+        "services/adapters/log/checksum.py", " or checksum(self._data, begin, self._at) != CRC.unpack_from(self._data, begin + CRC_AT)[0]:", ":",
+        (BATCHES + "test_a_bit_that_turned_anywhere_in_a_batch_is_found_before_a_record_of_it_is_read",),
+    ),
+    Plant(
+        "only the first batch of an answer is looked at",
+        "services/adapters/log/checksum.py", "            self._at = begin + COUNTED + LENGTH.unpack_from(self._data, begin + LENGTH_AT)[0]\n",
+        "            self._at = self._at or COUNTED + LENGTH.unpack_from(self._data, begin + LENGTH_AT)[0]\n",
+        (BATCHES + "test_batches_whose_checksums_hold_are_read",),
+    ),
+    Plant(
         "deliveries that are joined keep their own numbers of words",
         "services/kernel/columns.py", " + np.repeat(first, [len(part) for part in parts])", " + np.repeat(first * 0, [len(part) for part in parts])",
         (LOG + "test_words_that_are_numbered_already_are_joined_and_cut_as_those_that_are_not",),

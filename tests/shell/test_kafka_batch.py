@@ -6,10 +6,16 @@ import os
 from typing import Any
 
 import pytest
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 
 from services.adapters.log.batch import Batch
+from services.adapters.log.checksum import Checked, checked
+from services.adapters.log.cluster import Cluster
+from services.adapters.log.reader import Reader
 
 NONE, LZ4 = 0, 3
 REPEATING = [bytes([i]) * 500 for i in range(40)]
@@ -54,3 +60,41 @@ def test_a_batch_that_is_sent_again_is_the_same() -> None:
 def test_a_full_batch_takes_no_more() -> None:
     batch = Batch(1_000)
     assert [batch.append(timestamp=None, key=None, value=bytes(400), headers=[]) is None for _ in range(3)] == [False, False, True]
+
+
+def consumed(data: bytes) -> list[bytes]:
+    """The values that a consumer gets of an answer to its fetch, by aiokafka's own way, told what ours is told."""
+    options = checked()
+    batches = fetcher.MemoryRecords(data)
+    return [r.value for r in fetcher.PartitionRecords(TopicPartition("events", 0), batches, None, 0, None, None, options["check_crcs"], 0)]
+
+
+def test_batches_whose_checksums_hold_are_read() -> None:
+    first, second = built(Batch(1 << 20), REPEATING), built(BatchBuilder(1 << 20, NONE), REPEATING)
+    assert consumed(first + second) == REPEATING  # the second's offsets were read with the first
+    assert consumed(second) == REPEATING
+
+
+@pytest.mark.parametrize("kind", [NONE, LZ4])
+@pytest.mark.parametrize("at", [16, 17, 30, 60, 61, 200, -1])
+def test_a_bit_that_turned_anywhere_in_a_batch_is_found_before_a_record_of_it_is_read(kind: int, at: int) -> None:
+    whole = built(Batch(1 << 20) if kind == LZ4 else BatchBuilder(1 << 20, NONE), REPEATING)
+    bad = bytearray(whole)
+    bad[at] ^= 0x10
+    with pytest.raises(CorruptRecordException):
+        consumed(bytes(bad))
+    read_before = fetcher.PartitionRecords(TopicPartition("events", 0), fetcher.MemoryRecords(whole + bytes(bad)), None, 0, None, None, False, 0)
+    assert [next(read_before).value for _ in REPEATING] == REPEATING
+    with pytest.raises(CorruptRecordException):
+        next(read_before)
+
+
+def test_the_end_of_an_answer_may_be_cut_off() -> None:
+    """A broker sends as many bytes as are asked for; what is left of the last batch is sent again."""
+    whole = built(Batch(1 << 20), REPEATING)
+    assert consumed(whole + whole[:-9]) == REPEATING
+
+
+async def test_a_reader_is_told_to_leave_the_checksum_to_us() -> None:
+    assert Reader(Cluster("127.0.0.1:1"), "events").kafka._check_crcs is False
+    assert fetcher.MemoryRecords is Checked

@@ -10,11 +10,10 @@ from struct import Struct
 
 import cramjam
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.util import calc_crc32c
 
-HEAD = 61  # bytes before the records; they say, as big-endian numbers (https://kafka.apache.org/documentation/#recordbatch):
-LENGTH, LENGTH_AT, COUNTED = Struct(">i"), 8, 12  # how many bytes come after the length
-CRC, CRC_AT = Struct(">I"), 17  # of what comes after it
+from services.adapters.log.checksum import COUNTED, CRC, CRC_AT, LENGTH, LENGTH_AT, checksum
+
+HEAD = 61  # bytes before the records
 ATTRIBUTES, ATTRIBUTES_AT = Struct(">h"), 21  # its three lowest bits are the compression
 LZ4 = 3
 LEVEL = 1  # of 0 to 12
@@ -44,5 +43,5 @@ def compressed(batch: bytearray) -> bytearray:
         return batch
     LENGTH.pack_into(made, LENGTH_AT, len(made) - COUNTED)
     ATTRIBUTES.pack_into(made, ATTRIBUTES_AT, ATTRIBUTES.unpack_from(made, ATTRIBUTES_AT)[0] | LZ4)
-    CRC.pack_into(made, CRC_AT, calc_crc32c(memoryview(made)[ATTRIBUTES_AT:]))
+    CRC.pack_into(made, CRC_AT, checksum(made, 0, len(made)))
     return made
