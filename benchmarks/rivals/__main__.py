@@ -180,6 +180,7 @@ CONTESTANTS: dict[str, Callable[[int], Contestant]] = {
     "engine 100": lambda n: engine(100, n),
     "engine 1000": lambda n: engine(1_000, n),
     "bare protobuf": lambda n: loop(bare.protobuf, n),
+    "bare published": lambda n: loop(bare.published, n),
     "bare json": lambda n: loop(bare.json, n),
     "per event": lambda n: per_event(plain, n),
     "per event, no rolls": lambda n: per_event(plain, n, on_roll=False),
