@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from services.kernel.page import Run
 from services.kernel.record import I64, EventBatch
+from services.rules_engine.core.arrivals import Amounts, Arrivals, Descriptions, Events, begins, joined
 from services.rules_engine.core.attributes import Attributes
+from services.rules_engine.core.body import Words, bodies
 from services.rules_engine.core.demand import AHEAD, HORIZON, Demand, base
 from services.rules_engine.core.entities import Entities
 from services.rules_engine.core.history import History, Past
@@ -31,71 +30,7 @@ from services.rules_engine.core.window import SLOT_BITS, Windows
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
 LARGEST = 1 << 53  # micro-units of one amount
-MIX = np.int64(-7046029254386353131)
 NO_ROWS = np.zeros(0, np.int64)
-
-
-def word(text: str) -> int:
-    """A signed 64-bit hash of a text, the same on every machine."""
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Events:
-    """The first table of several batches as one: rows instead of paths, sources of the workspace instead of the batch's."""
-
-    stamp: I64
-    row: I64
-    source: I64
-    occurred_at: I64
-    as_of: I64
-    ids: I64
-
-    def part(self, some: slice) -> Events:
-        return Events(self.stamp[some], self.row[some], self.source[some], self.occurred_at[some], self.as_of[some], self.ids[some])
-
-
-@dataclass(frozen=True, slots=True)
-class Amounts:
-    """The second table, by event; the slot is -1 of measures that nobody reads."""
-
-    event: I64
-    slot: I64
-    amount: I64
-
-
-@dataclass(frozen=True, slots=True)
-class Descriptions:
-    """The third table of one batch, in order of its events."""
-
-    event: I64
-    name: NDArray[np.uint32]  # index into names
-    text: I64  # index into the vocabulary, 0 for a number
-    number: I64
-    names: Sequence[str]
-
-
-@dataclass(frozen=True)
-class Arrivals:
-    """What a run of records says, as columns. Which events count is settled; nothing of it is folded yet."""
-
-    run: Run
-    events: Events
-    amounts: Amounts
-    accepted: Bools
-    descriptions: list[Descriptions]
-    first_event: I64  # of each record, and one more
-    first_amount: I64
-
-    @property
-    def records(self) -> int:
-        return len(self.first_event) - 1
-
-    @cached_property
-    def intervals(self) -> tuple[I64, I64, I64]:
-        """(start, end, row's id) of the events that are report rows."""
-        start, end, row = (joined([getattr(b, name) for b in self.run.batches]) for name in ("interval_start", "interval_end", "row_id"))
-        return start, end, row
 
 
 class Facts:
@@ -120,7 +55,7 @@ class Facts:
         self.latest = 0  # the largest stamp folded
         self._demanded = set(self.demand.measures)
         self._slots: dict[tuple[tuple[str, ...], tuple[str, ...]], list[int]] = {}
-        self._words: dict[str, int] = {}
+        self._words = Words()
 
     # -- dictionaries ------------------------------------------------------------------------------------------------
 
@@ -130,12 +65,6 @@ class Facts:
         if known is None and (source, base(measure)) in self._demanded:
             known = self.slot[source, measure] = len(self.slot)
         return -1 if known is None else known
-
-    def _word(self, text: str) -> int:
-        known = self._words.get(text)
-        if known is None:
-            known = self._words[text] = word(text)
-        return known
 
     def _table(self, batch: EventBatch) -> list[int]:
         """The slot of each (source, measure) of a batch, row by row."""
@@ -249,7 +178,7 @@ class Facts:
             too_large[of[large]] = True
             huge = int(too_large.sum())
             unfit |= too_large
-        body = self._bodies(e, of, amount, measure, batches, many)
+        body = bodies(e, self.entities.word[e.row], of, amount, measure, batches, many, self._words)
         counts = self.counts
         if unfit.any():
             fit = np.flatnonzero(~unfit)
@@ -267,30 +196,6 @@ class Facts:
         counts["duplicate"] += candidates - counted
         counts["accepted"] += counted
         return accepted
-
-    def _bodies(self, e: Events, of: I64, amount: I64, measure: I64, batches: Sequence[EventBatch], many: list[int]) -> I64:
-        """A hash of what each event says, to notice two that say different things under one id."""
-        place = measure + begins([len(b.measures) for b in batches], many)
-        words = np.array([self._word(m) for b in batches for m in b.measures] or [0], np.int64)
-        with np.errstate(over="ignore"):
-            body: I64 = self.entities.word[e.row] ^ (e.occurred_at * MIX) ^ (e.as_of * np.int64(31))
-            said = (amount * MIX) ^ words[place]
-            if len(of) == len(body) and len(of) and of[-1] == len(body) - 1 and (of[1:] > of[:-1]).all():  # one amount an event
-                body += said
-            else:
-                np.add.at(body, of, said)
-            if e.as_of.any():
-                start, end, rows = (joined([getattr(b, name) for b in batches]) for name in ("interval_start", "interval_end", "row_id"))
-                body += start * np.int64(37) + end * np.int64(41) + rows[:, 0]  # zeros but of report rows
-            first = 0
-            for b in batches:
-                if len(b.attribute_event):
-                    names, texts = np.array([self._word(f"attribute {n}") for n in b.names]), np.array([0, *map(word, b.texts)], np.int64)
-                    value = b.attribute_number ^ texts[b.attribute_text]
-                    np.add.at(body, b.attribute_event.astype(np.int64) + first, value * MIX ^ names[b.attribute_name])
-                first += len(b.event_id)
-            folded: I64 = body ^ (body >> np.int64(32))
-        return folded
 
     def _learn(self, e: Events, accepted: Bools, descriptions: Sequence[Descriptions], first: int) -> None:
         """What accepted events say beside their amounts: that entities exist, that sources are alive, what is so."""
@@ -350,7 +255,7 @@ class Facts:
         """Readings become differences to what their rows last said; returns (row, landing, origin, amount, kept)."""
         starts, ends, ids = intervals
         names = {number: name for name, number in self.slot.items()}
-        words = np.array([self._word(f"{names[i][0]} {names[i][1]}") for i in range(len(names))], np.int64)
+        words = np.array([self._words.of(f"{names[i][0]} {names[i][1]}") for i in range(len(names))], np.int64)
         at = np.flatnonzero(restating)
         of = a.event[at]
         start, end, stamp = starts[of], ends[of], e.stamp[of]
@@ -462,14 +367,3 @@ class Facts:
             sorted(newest),
             self.snapshots.canonical(path, [name for name, _ in sorted(self.slot.items(), key=lambda item: item[1])]),
         ]
-
-
-def begins(counts: Sequence[int], times: Sequence[int]) -> I64 | int:
-    """Where the stretch of each batch begins among those of all, as many times as asked for it."""
-    return 0 if len(counts) == 1 else np.repeat(np.cumsum([0, *counts[:-1]]), times)
-
-
-def joined(parts: Sequence[Any]) -> I64:
-    """Columns as one, of 64-bit integers."""
-    out: I64 = np.concatenate(parts) if len(parts) > 1 else np.asarray(parts[0])
-    return out.astype(np.int64, copy=False)

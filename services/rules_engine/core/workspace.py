@@ -18,9 +18,10 @@ from services.kernel.decision import Decision
 from services.kernel.errors import RejectedInput
 from services.kernel.page import coalesced
 from services.kernel.record import I64, Activation, Change, EventBatch, Outcome, Ready, Target
+from services.rules_engine.core.arrivals import Arrivals
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.entities import NEVER, NOWHERE
-from services.rules_engine.core.facts import Arrivals, Facts
+from services.rules_engine.core.facts import Facts
 from services.rules_engine.core.guard import Guard
 from services.rules_engine.core.judgement import Candidate, Judgement
 from services.rules_engine.core.keys import Bools
