@@ -961,8 +961,8 @@ PLANTS = (
     ),
     Plant(
         "while the database is away it is tried as fast as it goes",
-        actions("execute"),
-        "self.wall.elapsed() + (self.pace.again << times))",
+        actions("broken_off"),
+        "self.wall.elapsed() + (self.again << times))",
         "0)",
         (f"{CRASH}test_while_the_database_stays_away_it_is_tried_less_and_less_often_and_no_platform_is_asked",),
     ),
@@ -996,14 +996,14 @@ PLANTS = (
     ),
     Plant(
         "all that the database broke off is gone on with at once",
-        actions("execute"),
-        "        return [b.lease for b in due[: self.pace.at_once]]\n",
+        actions("broken_off"),
+        "        return [b.lease for b in due[:most]]\n",
         "        return [b.lease for b in due]\n",
         (f"{CRASH}test_of_many_that_were_broken_off_no_more_are_gone_on_with_at_once_than_there_are_places",),
     ),
     Plant(
         "an older lease that was broken off takes the newer one's place",
-        actions("execute"),
+        actions("broken_off"),
         "        if newer is None or newer.lease.token < lease.token:\n",
         "        if True:\n",
         (f"{CRASH}test_of_two_leases_that_were_broken_off_the_newer_one_is_gone_on_with",),

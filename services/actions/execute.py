@@ -22,6 +22,7 @@ from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.actions import parking, store
+from services.actions.broken_off import BrokenOff
 from services.actions.core.policy import Circumstances, Hold, Park, why_parked
 from services.actions.core.progress import (
     APPLY,
@@ -70,16 +71,6 @@ class Pace:
     show: int = 1 * SECOND  # between counts of the queues for the metrics when nothing happens: they cost more than the look itself
 
 
-@dataclass(frozen=True, slots=True)
-class _BrokenOff:
-    """An execution that the database broke off, and when it is gone on with."""
-
-    lane: Lane
-    lease: Lease
-    times: int
-    due: int  # by `elapsed`
-
-
 class LostLease(Exception):
     """Another worker took the decision over: whatever this one knows is the other's to find out."""
 
@@ -102,7 +93,7 @@ class Execution:
         self.owner, self.pace, self.metrics = owner, pace, metrics
         self.vouch: Callable[[str], Awaitable[bool]] = _vouched
         self.lanes = lanes_of(executors)
-        self._broken_off: dict[str, _BrokenOff] = {}  # by decision
+        self.broken_off = BrokenOff(wall, pace.again)
 
     async def take_over(self) -> None:
         """What a process of the same name left running is due at once: it cannot be alive any more."""
@@ -125,7 +116,7 @@ class Execution:
     async def round_of(self, lane: Lane) -> int:
         """The places are shared out among the workspaces, so that one with thousands of decisions keeps nobody else's waiting for all of them."""
         somewhere = await self._where_something_is_due(lane)
-        leases, lost = self._to_go_on_with(lane), None
+        leases, lost = self.broken_off.due(lane, self.pace.at_once), None
         try:
             for number, workspace in enumerate(somewhere):
                 if len(leases) == self.pace.at_once:
@@ -137,12 +128,6 @@ class Execution:
         if lost is not None:
             raise lost
         return len(leases)
-
-    def _to_go_on_with(self, lane: Lane) -> list[Lease]:
-        """What the database broke off and is due, as many as there are places, that which has waited longest first."""
-        now = self.wall.elapsed()
-        due = sorted((b for b in self._broken_off.values() if b.lane is lane and b.due <= now), key=lambda b: b.due)
-        return [b.lease for b in due[: self.pace.at_once]]
 
     async def _where_something_is_due(self, lane: Lane) -> Sequence[str]:
         """The workspaces, that which has waited longest first."""
@@ -210,7 +195,7 @@ class Execution:
         return True
 
     async def _execute(self, lane: Lane, lease: Lease) -> None:
-        before = self._broken_off.pop(lease.decision_id, None)
+        before = self.broken_off.take(lease.decision_id)
         try:
             if before:  # behind whatever of ours may still be on its way into the database
                 await self._still_ours(lease)
@@ -221,18 +206,12 @@ class Execution:
         except Unavailable as error:
             log.warning("execution_waits", decision=lease.decision_id, reason=error.reason)  # the lease runs out and is claimed again, but for this:
             if error.reason == "database":
-                self._break_off(lane, lease, before)
+                self.broken_off.put(lane, lease, before)
         except Exception:
             self.metrics.faults.labels("execute").inc()
             log.exception("execution_failed", decision=lease.decision_id)
             with suppress(LostLease, Unavailable):
                 await self._later(lease, "bug")
-
-    def _break_off(self, lane: Lane, lease: Lease, before: _BrokenOff | None) -> None:
-        newer = self._broken_off.get(lease.decision_id)
-        if newer is None or newer.lease.token < lease.token:
-            times = before.times + 1 if before and before.lease == lease else 0
-            self._broken_off[lease.decision_id] = _BrokenOff(lane, lease, times, self.wall.elapsed() + (self.pace.again << times))
 
     @again
     async def _still_ours(self, lease: Lease) -> None:

@@ -198,11 +198,11 @@ async def test_of_many_that_were_broken_off_no_more_are_gone_on_with_at_once_tha
     for _ in range(5):
         await w.service.step()
     is_away = False
-    assert len(execution._broken_off) == 5
+    assert len(execution.broken_off) == 5
     for _ in range(20):
         w.wall.move(SECOND)
         await w.service.step()
-    assert (most, execution._broken_off) == (2, {})
+    assert (most, len(execution.broken_off)) == (2, 0)
     assert [(await status(w, d.id))[0] for d in many] == ["verified"] * 5
 
 
@@ -211,9 +211,9 @@ async def test_of_two_leases_that_were_broken_off_the_newer_one_is_gone_on_with(
     execution = w.service.execution
     (lane,) = execution.lanes
     for token in (first, 3 - first):
-        execution._break_off(lane, Lease("d", "main", (), 0, "rule", token), None)
+        execution.broken_off.put(lane, Lease("d", "main", (), 0, "rule", token), None)
     w.wall.move(SECOND)
-    assert [lease.token for lease in execution._to_go_on_with(lane)] == [2]
+    assert [lease.token for lease in execution.broken_off.due(lane, 8)] == [2]
 
 
 async def test_what_is_claimed_when_the_database_goes_is_carried_out(w: World, monkeypatch: pytest.MonkeyPatch) -> None:
