@@ -936,7 +936,7 @@ PLANTS = (
         "services/ingest/core/reading.py",
         "        shape = shape_of[header] if header in shape_of else report.detect(header, shapes)\n",
         "        shape = next(iter(shape_of.values()), None) or report.detect(header, shapes)\n",
-        ("tests/shell/test_ingest_http.py::test_each_row_is_read_by_its_own_columns_however_many_kinds_of_rows_there_are",),
+        ("tests/shell/test_ingest_reports.py::test_each_row_is_read_by_its_own_columns_however_many_kinds_of_rows_there_are",),
     ),
     Plant(
         "the end of all years is a fault of ours",
@@ -971,21 +971,21 @@ PLANTS = (
         "services/ingest/core/report.py",
         "        if len(prefix) + len(name) > LARGEST:\n",
         "        if False:\n",
-        ("tests/shell/test_ingest_http.py::test_names_that_grow_with_their_depth_are_refused",),
+        ("tests/shell/test_ingest_reports.py::test_names_that_grow_with_their_depth_are_refused",),
     ),
     Plant(
         "a row of a report may have any number of columns",
         "services/ingest/core/report.py",
         "        if len(made) > COLUMNS:\n",
         "        if False:\n",
-        ("tests/shell/test_ingest_http.py::test_names_that_grow_with_their_depth_are_refused",),
+        ("tests/shell/test_ingest_reports.py::test_names_that_grow_with_their_depth_are_refused",),
     ),
     Plant(
         "of two rows of one id and different breakdowns one vanishes",
         "services/ingest/intake.py",
         "event.amounts, event.attributes, event.path, event.occurred_at, event.snapshot,",
         "event.amounts, event.attributes, event.path, event.occurred_at, known.snapshot,",
-        ("tests/shell/test_ingest_http.py::test_two_rows_of_one_id_that_differ_in_what_they_are_about_are_twins",),
+        ("tests/shell/test_ingest_reports.py::test_two_rows_of_one_id_that_differ_in_what_they_are_about_are_twins",),
     ),
     Plant(
         "an attribute and an amount of one name and value are the same",
@@ -1994,7 +1994,7 @@ PLANTS = (
         "services/ingest/intake.py",
         "everything = select(c.source, c.measure, c.level).where(c.workspace == workspace)",
         'everything = select(c.source, c.measure, c.level).where(c.workspace == "")',
-        ("tests/shell/test_ingest_http.py::test_rows_of_another_level_are_not_added",),
+        ("tests/shell/test_ingest_reports.py::test_rows_of_another_level_are_not_added",),
     ),
     Plant(
         "of two objects of one name the first gets the target",

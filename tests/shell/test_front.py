@@ -16,8 +16,8 @@ from fastapi.responses import PlainTextResponse, StreamingResponse
 
 from services.adapters.http.front import Bounds, bounded
 from services.kernel.ids import event_id
+from tests.shell.ingesting import World, event, told
 from tests.shell.serving import serving
-from tests.shell.test_ingest_http import World, event, told
 
 QUICK = Bounds(connections=20, head_bytes=4096, head_seconds=0.3, body_seconds=0.3, drain_seconds=0.3, unread_seconds=0.3)
 

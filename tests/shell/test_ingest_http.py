@@ -6,130 +6,23 @@ import asyncio
 import base64
 import json
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
-from fastapi import FastAPI
-from prometheus_client import CollectorRegistry
 
-from services.adapters.db.database import Database
-from services.adapters.db.migrate import migrate
-from services.adapters.http import problem
-from services.adapters.http.auth import Auth
-from services.adapters.http.front import Bounds, Front
-from services.adapters.log.codec import EVENTS
-from services.adapters.log.sqlite import SqliteLog
-from services.adapters.log.writer import EventWriter
-from services.ingest.core.source import Delivery
-from services.ingest.http import all_sources, doors
-from services.ingest.intake import FAR, Intake
-from services.kernel.errors import Unavailable
+from services.ingest.http import all_sources
+from services.ingest.intake import FAR
 from services.kernel.ids import event_id
-from services.kernel.record import Change, EventBatch, Outcome, Record, Tick
+from services.kernel.record import Change, EventBatch, Outcome, Tick
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.facts import Facts
-from services.rules_engine.core.snapshots import SLOT, VALUE
 from tests.core.world import fold
-from tests.shell.acting import ByHand
+from tests.shell.ingesting import AD, GLOBEX, MINUTE, NOON, SECRET, World, event, told
 from tests.shell.serving import serving
 
-NOON = 1_772_366_400_000_000  # 2026-03-01T12:00:00Z
-MINUTE = 60_000_000
-AD = "meta_ads/1700/6215/62150/621500"
-SECRET = "whsec_" + base64.b64encode(b"a test's own secret, 32 bytes ..").decode()
-GLOBEX = "whsec_" + base64.b64encode(b"another workspace's own secret ..").decode()
-
-
 SALE = {"specversion": "1.0", "source": "shop", "type": "sale", "time": "2026-03-01T11:00:00Z", "subject": AD, "data": {"amounts": {"clicks": 1}}}
-
-
-def event(**changes: Any) -> dict[str, Any]:
-    made = {"id": "o-1", "entity": AD, "kind": "view", "occurred_at": "2026-03-01T11:59:00Z", "amounts": {"impressions": 1}}
-    return {k: v for k, v in (made | changes).items() if v is not ...}
-
-
-class World:
-    """One ingest service with everything real behind it; `fails` names the next steps that will be unavailable."""
-
-    def __init__(self, folder: Path, url: str = "") -> None:
-        self.clock, self.wall, self.registry = ByHand(NOON), ByHand(NOON), CollectorRegistry()
-        self.database = Database(url or f"sqlite:///{folder / 'trimtab.db'}")
-        self.log: SqliteLog[Record] = SqliteLog(folder / "events.db", EVENTS, self.clock)
-        self.writer = EventWriter(self.log, linger_ms=0)
-        self.fails: set[str] = set()
-        self.app = FastAPI()
-        self.keys: dict[str, str] = {}
-
-    async def start(self, **options: Any) -> None:
-        await migrate(self.database)
-        bounds = options.pop("bounds", None) or Bounds(body_seconds=options.get("patience", 35))
-        auth = Auth(self.database, bytes(32), self.wall)
-        for role in ("source", "viewer", "editor"):
-            self.keys[role] = await auth.issue_key(role, role, "acme")
-        self.keys["stranger"] = await auth.issue_key("stranger", "admin", "globex")
-        problem.install(self.app)
-        self.intake = Intake(self.database, self.append, self.change, self.clock, self.registry, patience=options.pop("log_patience", 10))
-        secrets = {"globex": {"web": [GLOBEX]}, "acme": {"web": [SECRET], "sandbox": [SECRET], "hubspot": ["client-secret"], "generic": [SECRET]}}
-        options = {"public_url": "https://t.example"} | options
-        routes, self.short = doors(self.intake, auth.principal, secrets, self.wall, self.registry, known=auth.known, **options)
-        self.app.include_router(routes)
-        self.front = Front(self.registry, bounds, self.short)
-        self.http = httpx2.AsyncClient(transport=httpx2.ASGITransport(app=self.app), base_url="http://t.example")
-
-    async def append(self, batch: EventBatch) -> None:
-        if "log" in self.fails:
-            raise Unavailable("the log is away", reason="log")
-        if "silence" in self.fails:
-            await asyncio.Event().wait()
-        await self.writer.append(batch)
-
-    async def change(self, changes: Sequence[Change]) -> None:
-        if "changes" in self.fails:
-            raise Unavailable("the log is away", reason="log")
-        await self.log.append([(c.workspace, c) for c in changes])
-
-    async def stop(self) -> None:
-        await self.http.aclose()
-        await self.writer.close()
-        await self.log.close()
-        await self.database.close()
-
-    # -- what people do
-
-    async def post(self, path: str, body: Any, role: str = "source", **headers: str) -> httpx2.Response:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {"authorization": f"Bearer {self.keys[role]}", "content-type": "application/json"} | {n.replace("_", "-"): v for n, v in headers.items()}
-        return await self.http.post(path, content=raw, headers={n: v for n, v in sent.items() if v})
-
-    async def push(self, source: str, body: Any, secret: str = SECRET, at: int | None = None, **headers: str) -> httpx2.Response:
-        raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        unsigned = Delivery(source, "", raw, (), 0, url=f"https://t.example/v1/webhooks/{source}")
-        signed = dict(all_sources()[source].sign(unsigned, secret, self.wall.now() if at is None else at))
-        return await self.http.post(f"/v1/webhooks/{source}", content=raw, headers=signed | headers)
-
-    async def get(self, path: str, role: str = "viewer") -> httpx2.Response:
-        return await self.http.get(path, headers={"authorization": f"Bearer {self.keys[role]}"})
-
-    # -- what is there
-
-    async def records(self) -> list[Record]:
-        return [s.record for s in await self.log.read(0, 0)]
-
-    async def ids(self) -> list[bytes]:
-        return [row.tobytes() for r in await self.records() if isinstance(r, EventBatch) for row in r.event_id]
-
-    async def changes(self) -> list[Change]:
-        return [r for r in await self.records() if isinstance(r, Change)]
-
-    async def quarantined(self, state: str = "waiting") -> list[dict[str, Any]]:
-        answer = await self.get(f"/v1/quarantine?state={state}")
-        return list(answer.json()["quarantine"])
-
-    def metric(self, name: str, **labels: str) -> float:
-        return self.registry.get_sample_value(name, labels) or 0.0
 
 
 @pytest.fixture
@@ -138,15 +31,6 @@ async def w(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
     await world.start()
     yield world
     await world.stop()
-
-
-def told(answer: httpx2.Response) -> tuple[int, str]:
-    """(status, reason) of a well-formed problem."""
-    assert answer.headers["content-type"] == "application/problem+json"
-    body = answer.json()
-    assert body["status"] == answer.status_code
-    assert body["type"] and body["title"] and body["detail"]
-    return answer.status_code, body["reason"]
 
 
 # -- what is accepted -------------------------------------------------------------------------------------------------------------------------------------
@@ -219,73 +103,6 @@ async def test_the_secret_that_signed_decides_the_workspace(w: World) -> None:
     assert (await w.push("web", all_sources()["web"].example.body, GLOBEX)).status_code == 202
     assert {r.workspace for r in await w.records() if isinstance(r, EventBatch)} == {"globex"}
     assert await w.quarantined() == []  # it is theirs, not acme's
-
-
-@pytest.mark.parametrize("source", ["google_ads", "meta_ads"])
-async def test_report_rows_are_snapshots(w: World, source: str) -> None:
-    example = all_sources()[source].example
-    answer = await w.post(f"/v1/reports/{source}", example.body)
-    assert (answer.status_code, answer.json()["accepted"], answer.json()["quarantined"]) == (202, 1, 1)
-    (batch,) = await w.records()
-    assert isinstance(batch, EventBatch)
-    assert batch.as_of.tolist() == [NOON]
-
-
-async def test_a_restated_row_counts_the_difference_and_an_older_one_nothing(w: World) -> None:
-    row = {"account_id": "1", "date_start": "2026-02-28", "account_currency": "EUR"}
-    facts = Facts(Demand(depths=(1,), measures=(("meta_ads", "clicks"), ("meta_ads", "impressions"))))
-    for hour, clicks in ((10, "5"), (12, "7"), (11, "6")):
-        body = {"rows": [row | {"impressions": "100", "inline_link_clicks": clicks}], "as_of": f"2026-03-01T{hour}:00:00Z"}
-        assert (await w.post("/v1/reports/meta_ads", body)).status_code == 202
-    for stamped in await w.log.read(0, 0):
-        assert isinstance(stamped.record, EventBatch)
-        fold(facts, stamped.stamp, stamped.record)
-    clicks_slot = facts.slot["meta_ads", "clicks"]
-    kept = facts.snapshots.kept[: len(facts.snapshots)]
-    assert kept[kept[:, SLOT] == clicks_slot, VALUE].tolist() == [7_000_000]
-    assert facts.counts["outdated"] == 2  # both measures of the older row
-
-
-async def test_names_that_grow_with_their_depth_are_refused(w: World) -> None:
-    """Each of a thousand members would have the name of what it stands in, again."""
-    row = {"customer": {"id": "1"}, "campaign": {"id": "2"}, "segments": {"date": "2026-02-28"}, "metrics": {"impressions": "5"}}
-    for name, members in (("p" * 300, 1), ("p", 2001)):
-        large = {name: {f"k{i}": 1 for i in range(members)}}
-        assert told(await w.post("/v1/reports/google_ads", [row | large])) == (422, "too_large")
-        assert told(await w.post("/v1/reports/google_ads", {"rows": [row]} | large)) == (422, "too_large")
-    assert (await w.post("/v1/reports/google_ads", [row | {"p" * 200: {f"k{i}": 1 for i in range(1900)}}])).json()["accepted"] == 1
-
-
-@pytest.mark.parametrize(
-    "other", [{"breakdown": {"device": "tv"}}, {"interval": {"start": "2026-02-28T00:00:00Z", "end": "2026-02-28T12:00:00Z"}}, {}], ids=str
-)
-async def test_two_rows_of_one_id_that_differ_in_what_they_are_about_are_twins(w: World, other: dict[str, Any]) -> None:
-    row = event(interval={"start": "2026-02-27T00:00:00Z", "end": "2026-02-28T00:00:00Z"}, breakdown={"device": "phone"}, occurred_at=...)
-    answer = await w.post("/v1/reports/generic", {"rows": [row, row | other], "as_of": "2026-03-01T10:00:00Z"})
-    assert (answer.json()["accepted"], answer.json()["quarantined"]) == (1, int(bool(other)))
-
-
-async def test_each_row_is_read_by_its_own_columns_however_many_kinds_of_rows_there_are(w: World) -> None:
-    """More kinds of headers than are remembered, each of two rows, in turns."""
-    row = {"customer": {"id": "1"}, "campaign": {"id": "2"}, "segments": {"date": "2026-02-28"}}
-    kinds: list[dict[str, Any]] = [{"metrics": {"impressions": "5"}}, {"adGroup": {"id": "3"}, "metrics": {"clicks": "4"}}]
-    kinds += [{f"column{i}": 1, "campaign": {"id": f"c{i}"}, "metrics": {"impressions": "1"}} for i in range(100)]
-    answer = await w.post("/v1/reports/google_ads", {"results": [row | kind for kind in kinds * 2], "currency": "EUR"})
-    assert (answer.json()["accepted"], answer.json()["quarantined"]) == (len(kinds), 0)
-    (first, *_) = [s.record for s in await w.log.read(0, 0)]
-    assert isinstance(first, EventBatch)
-    assert sorted(first.paths)[:2] == ["google_ads/1/2", "google_ads/1/2/3"]
-    assert len(first.paths) == 102
-
-
-async def test_rows_of_another_level_are_not_added(w: World) -> None:
-    ad = {"account_id": "1", "campaign_id": "2", "adset_id": "3", "ad_id": "4", "date_start": "2026-02-28", "impressions": "5"}
-    account = {"account_id": "1", "date_start": "2026-02-28", "impressions": "5"}
-    assert (await w.post("/v1/reports/meta_ads", [ad])).json()["accepted"] == 1
-    assert told(await w.post("/v1/reports/meta_ads", [account])) == (422, "other_level")
-    w.intake.levels.clear()  # as a start leaves it
-    assert told(await w.post("/v1/reports/meta_ads", [account])) == (422, "other_level")
-    assert len(await w.ids()) == 1
 
 
 # -- what is refused --------------------------------------------------------------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from services.adapters.http.front import Bounds
 from services.ingest.room import NOBODY, Place, Room
 from services.kernel.errors import Unavailable
 from services.kernel.ids import event_id
+from tests.shell.ingesting import event, told
 from tests.shell.test_front import answer, site
-from tests.shell.test_ingest_http import event, told
 
 
 class Hand:

@@ -11,8 +11,8 @@ import pytest
 
 from services.kernel.ids import event_id
 from services.kernel.record import EventBatch
+from tests.shell.ingesting import AD, World, event, told
 from tests.shell.serving import serving
-from tests.shell.test_ingest_http import AD, World, event, told
 
 
 @pytest.fixture
