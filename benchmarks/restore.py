@@ -33,7 +33,9 @@ from services.kernel.decision import Decision
 from services.kernel.record import Activation, Ready, Record, Tick
 from services.rules_engine.checkpoint import Checkpoints, read
 from services.rules_engine.core import state
-from services.rules_engine.worker import Metrics, Often, Worker
+from services.rules_engine.unsaved import Often
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 
 CREATIVES, EVENTS_, TAIL = 400_000, 1_000_000, 100_000
 RULES, PER_RECORD = 100, 1_000

@@ -52,13 +52,15 @@ from services.kernel.errors import Forbidden, Misconfigured, RejectedInput, Trim
 from services.kernel.ports import Clock
 from services.kernel.record import Change
 from services.kernel.record import Clock as ClockRecord
-from services.rules_engine import worker as engine
 from services.rules_engine.answers import Answers, standing
 from services.rules_engine.bucket import checkpoints_of
 from services.rules_engine.core.demand import HORIZON
 from services.rules_engine.language.pack import guards
 from services.rules_engine.replay import oldest
 from services.rules_engine.store import RuleStore
+from services.rules_engine.unsaved import Often
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 
 log = structlog.get_logger("embedded")
 HOUR = 3_600_000_000
@@ -138,10 +140,10 @@ class Embedded:
 
     async def _start_engine(self) -> None:
         self.store = RuleStore(self.database)
-        often = engine.Often(self.settings.checkpoint_records, self.settings.checkpoint_seconds)
+        often = Often(self.settings.checkpoint_records, self.settings.checkpoint_seconds)
         checkpoints = checkpoints_of(self.settings)
-        metrics = engine.Metrics(self.registry)
-        self.worker = engine.Worker(self.events, self.decisions, self.clock, guards(), metrics, checkpoints=checkpoints, often=often)
+        metrics = Metrics(self.registry)
+        self.worker = Worker(self.events, self.decisions, self.clock, guards(), metrics, checkpoints=checkpoints, often=often)
         self.worker.on_activation = lambda activation, offset, stamp: self.store.follow(activation, 0, offset, stamp)
         self.worker.followed = lambda: self.store.followed(0)
         self._cleanup.push_async_callback(self.worker.stop)

@@ -97,7 +97,7 @@ PLANTS = (
     ),
     Plant(
         "a restore that takes long is taken for one that hangs",
-        "services/rules_engine/worker.py", "self._unsaved + len(fed)\n            self.beat()\n", "self._unsaved + len(fed)\n",
+        "services/rules_engine/worker.py", "self.done = fed[-1].offset + 1\n            self.beat()\n", "self.done = fed[-1].offset + 1\n",
         (ALIVE + "test_a_restore_beats_page_by_page_however_long_all_of_it_takes",),
     ),
     Plant(
@@ -153,17 +153,17 @@ PLANTS = (
     ),
     Plant(
         "a checkpoint is as old as its writing, whatever came meanwhile",
-        "services/rules_engine/worker.py", "self._oldest = offset, engine_time, self._later", "self._oldest = offset, engine_time, 0",
+        "services/rules_engine/unsaved.py", "self.oldest = self._later", "self.oldest = 0",
         (CHECKPOINTS + "test_what_came_while_a_checkpoint_was_written_is_not_in_it",),
     ),
     Plant(
         "of a partition that has moved its old process still tells how old its checkpoint is",
-        "services/rules_engine/worker.py", "self.stopped, self.saved, self.unsaved):", "self.stopped, self.saved):",
+        "services/rules_engine/watched.py", "self.stopped, self.saved, self.unsaved):", "self.stopped, self.saved):",
         (SHARED + "test_workers_come_and_go_as_the_group_says_and_offsets_follow_acknowledged_decisions",),
     ),
     Plant(
         "how far a restore is, is told of folding alone",
-        "services/rules_engine/worker.py", "            self._get_on(LOOKED, begin, offset, end)\n", "",
+        "services/rules_engine/worker.py", "            self._get_on(LOOKED, begin, page[-1].offset + 1, end)\n", "",
         (SHARED + "test_while_a_partition_is_restored_it_is_told_how_far_that_is",),
     ),
     Plant(
@@ -2005,21 +2005,21 @@ PLANTS = (
     ),
     Plant(
         "a restart says again what it said",
-        "services/rules_engine/worker.py",
+        "services/rules_engine/said.py",
         "if not self.to_repeat:",
         "if True:",
         (WORKER + "test_a_restart_derives_again_what_was_said_and_says_none_of_it_again",),
     ),
     Plant(
         "two builds that disagree go on",
-        "services/rules_engine/worker.py",
+        "services/rules_engine/said.py",
         "if before != decision.id:",
         "if False:",
         (WORKER + "test_two_builds_that_disagree_stop",),
     ),
     Plant(
         "of two builds that disagree only the causes are compared",
-        "services/rules_engine/worker.py",
+        "services/rules_engine/said.py",
         "if content and content != content_of(decision):",
         "if False:",
         (
@@ -2036,7 +2036,7 @@ PLANTS = (
     ),
     Plant(
         "a rule activated today reads today alone",
-        "services/rules_engine/worker.py",
+        "services/rules_engine/restore.py",
         "while wider.offset < until:",
         "while False:",
         (WORKER + "test_a_rule_activated_while_the_worker_runs_reads_the_days_that_the_log_holds",),
@@ -2087,7 +2087,7 @@ PLANTS = (
     ),
     Plant(
         "the engine starts on a topic of which all was deleted",
-        "services/rules_engine/worker.py", "elif oldest > 0 or why:", "elif oldest > 0:",
+        "services/rules_engine/restore.py", "if oldest > 0 or why:", "if oldest > 0:",
         (ON_KAFKA + "test_the_engine_does_not_start_on_a_truncated_topic_without_a_checkpoint",),
     ),
     Plant(
@@ -2442,15 +2442,15 @@ PLANTS = (
     Plant(
         "decisions are sent, and nobody waits for them to be there",
         "services/rules_engine/worker.py",
-        "            await self._say(decided)\n",
-        "            self._unsaid = asyncio.create_task(self._say(decided))\n",
+        "            await self.said.say(decided)\n",
+        "            self._unsaid = asyncio.create_task(self.said.say(decided))\n",
         (CHECKPOINTS + "test_no_checkpoint_claims_decisions_that_are_not_on_their_log",),
     ),
     Plant(
         "a checkpoint claims what is derived and not said",
         "services/rules_engine/worker.py",
-        "self.done != self.partition.offset or self.to_repeat",
-        "self.to_repeat",
+        "self.done != self.partition.offset or self.said.to_repeat",
+        "self.said.to_repeat",
         (CHECKPOINTS + "test_no_checkpoint_claims_decisions_that_are_not_on_their_log",),
     ),
     Plant(
@@ -2483,9 +2483,9 @@ PLANTS = (
     ),
     Plant(
         "a log without its beginning is followed on an empty state",
-        "services/rules_engine/worker.py",
-        "        elif oldest > 0 or why:\n",
-        "        elif oldest < 0:\n",
+        "services/rules_engine/restore.py",
+        "        if oldest > 0 or why:\n",
+        "        if oldest < 0:\n",
         (CHECKPOINTS + "test_a_log_without_its_beginning_is_refused_where_no_checkpoint_covers_the_gap",),
     ),
     Plant(
@@ -3391,7 +3391,7 @@ PLANTS = (
     ),
     Plant(
         "a decision that was repeated is looked for at its number",
-        "services/rules_engine/worker.py",
+        "services/rules_engine/said.py",
         'offsets = arrays.pop("said_at").tolist() if "said_at" in arrays else range(len(ids) // (2 * ID))',
         'offsets = list(range(len(ids) // (2 * ID)))\n        arrays.pop("said_at", None)',
         ("tests/shell/test_checkpoints.py::test_repeated_decisions_keep_their_places_and_ends_in_a_checkpoint",),
@@ -3493,14 +3493,14 @@ PLANTS = (
     Plant(
         "a rule activated late reads nothing of before",
         "services/rules_engine/worker.py",
-        "                await self._rebuild(demand, page[at].offset)\n",
+        "                self.partition = await self.restore.rebuilt(demand, page[at].offset, self.partition.skipped, self._stride)\n",
         "                self.partition = Partition(self.guards, demand, self.partition.skipped)\n"
         "                self.partition.offset = page[at].offset\n",
         (SCHEDULES,),
     ),
     Plant(
         "an append of decisions that failed is taken for done",
-        "services/rules_engine/worker.py",
+        "services/rules_engine/said.py",
         "        places = await self.decisions.append([(d.workspace, d) for d in missing]) if missing else ()\n",
         "        try:\n"
         "            places = await self.decisions.append([(d.workspace, d) for d in missing]) if missing else ()\n"
@@ -3524,7 +3524,7 @@ PLANTS = (
     ),
     Plant(
         "a skip does not outlive the process",
-        "services/rules_engine/worker.py",
+        "services/rules_engine/restore.py",
         "            skips |= {s.record.offset for s in page if isinstance(s.record, Skip)}\n",
         "            skips |= set()\n",
         (SCHEDULES,),
@@ -3719,7 +3719,7 @@ PLANTS = (
     ),
     Plant(
         "what the log lacks is folded over in silence",
-        "services/rules_engine/worker.py",
+        "services/rules_engine/restore.py",
         "if page[0].offset == begin and page[-1].offset == begin + len(page) - 1:",
         "if page[0].offset >= begin and page[-1].offset >= begin + len(page) - 1:",
         ("tests/shell/test_worker.py::test_nothing_is_decided_on_a_log_that_lacks_a_record",),

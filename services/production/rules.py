@@ -36,7 +36,9 @@ from services.rules_engine.bucket import checkpoints_of, daily_of
 from services.rules_engine.language.pack import guards
 from services.rules_engine.share import Share
 from services.rules_engine.store import RuleStore
-from services.rules_engine.worker import Metrics, Often, Worker
+from services.rules_engine.unsaved import Often
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 
 T = TypeVar("T")
 ASKED = 5.0  # seconds that the group has to answer

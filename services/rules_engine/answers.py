@@ -43,10 +43,11 @@ class Answers:
 
     async def decision(self, workspace: str, decision_id: str) -> Decision:
         """By its id, or by at least six digits of it that are only its own."""
-        fitting = [decision_id] if decision_id in self.worker.place else [d for d in self.worker.place if len(decision_id) >= 6 and d.startswith(decision_id)]
+        known = self.worker.said.place
+        fitting = [decision_id] if decision_id in known else [d for d in known if len(decision_id) >= 6 and d.startswith(decision_id)]
         if len(fitting) > 1:
             raise Conflict(f"several decisions begin with {decision_id}; write more digits")
-        found = await self.worker.decision(fitting[0]) if fitting else None
+        found = await self.worker.said.decision(fitting[0]) if fitting else None
         if found is None or found.workspace != workspace:
             raise NotFound(f"there is no decision {decision_id!r} here")
         return found
@@ -102,7 +103,7 @@ class Answers:
 
     async def _last_fired(self, workspace: str, rule: str, path: str, at: int | None) -> str | None:
         """The last decision of the rule on the object, if it fired and nothing was decided since."""
-        end = next(reversed(self.worker.place.values()), -1) + 1
+        end = next(reversed(self.worker.said.place.values()), -1) + 1
         while end > 0:
             start = max(0, end - PAGE)
             for stamped in reversed(await self.worker.decisions.read(self.worker.number, start, end - start)):

@@ -25,7 +25,8 @@ from services.kernel.record import Record
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.share import Share
-from services.rules_engine.worker import Metrics, Worker
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests.brokers import until
 from tests.core.world import GROUP, GUARDS, SECOND, World, batch, pause_rule
 

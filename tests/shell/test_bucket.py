@@ -23,7 +23,8 @@ from services.rules_engine.bucket import HEAD, SCRATCH, Bucket, checkpoints_of
 from services.rules_engine.checkpoint import DAY, Checkpoint, Checkpoints, Header, Kept
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
-from services.rules_engine.worker import Metrics, Worker
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests.core.world import GUARDS, HOUR, START
 from tests.shell.test_checkpoints import House, weak
 

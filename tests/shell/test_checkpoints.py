@@ -29,7 +29,9 @@ from services.rules_engine.checkpoint import Checkpoint, Checkpoints, Header, Ke
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
 from services.rules_engine.replay import Replayer
-from services.rules_engine.worker import Metrics, Often, Worker
+from services.rules_engine.unsaved import Often
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests.brokers import until
 from tests.core.test_determinism import history
 from tests.core.world import DAY, GUARDS, HOUR, MINUTE, START, World, batch, ctr_below, pause_rule
@@ -151,7 +153,7 @@ async def test_whatever_the_restarts_the_same_is_decided_once(tmp_path: Path, se
         worker = await house.run()
     assert house.files()
     assert await house.said() == await whole.said()
-    assert worker.place == at_once.place
+    assert worker.said.place == at_once.said.place
     assert worker.endings == at_once.endings
     assert worker.partition.digest() == at_once.partition.digest()
 
@@ -164,7 +166,7 @@ async def test_a_start_folds_what_the_checkpoint_has_not_and_reads_the_logs_from
     assert settled.folded == 2
     assert [r for r in settled.events.reads if r[1] > 1 and r[0] < before] == []
     assert [d.path[-1] for d in await settled.said()] == ["a", "b", "c"]
-    assert len(worker.place) == 3
+    assert len(worker.said.place) == 3
     assert [e.status for e in worker.endings.values()] == ["failed"]
 
 
@@ -385,7 +387,7 @@ async def test_a_damaged_checkpoint_is_passed_over_for_an_older_one(settled: Hou
     worker = await settled.run()
     assert settled.counted("passed_over") == 1
     assert settled.folded == read(newest).header.offset - read(older).header.offset
-    assert len(worker.place) == 3
+    assert len(worker.said.place) == 3
 
 
 @pytest.mark.parametrize("length", [0, 10, 50, 2000, -1])
@@ -615,7 +617,7 @@ async def test_repeated_decisions_keep_their_places_and_ends_in_a_checkpoint(set
     await settled.hold(World().at(3).report("c", 1000, 5, status="active").at(4).tick().records)
     first = await settled.run()
     second = await settled.run()
-    assert second.place == first.place == {said[0].id: 0, said[1].id: 1, (await settled.said())[4].id: 4}
+    assert second.said.place == first.said.place == {said[0].id: 0, said[1].id: 1, (await settled.said())[4].id: 4}
     assert second.endings == first.endings and first.endings
 
 

@@ -44,7 +44,8 @@ from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.core import state
 from services.rules_engine.core.partition import Partition
 from services.rules_engine.replay import Beyond, Replayer
-from services.rules_engine.worker import Metrics, Worker
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests.brokers import on_kafka, until
 from tests.core.world import GROUP, GUARDS, SECOND, World, batch, pause_rule
 from tests.shell.sharing import now
@@ -479,7 +480,7 @@ async def engine(house: House, tmp_path: Path) -> AsyncIterator[Engine]:
     for ad in ("a", "b"):
         event = {"id": ad, "path": f"{GROUP}/{ad}", "at": now(), "attributes": {"status": "active"}}
         await house.log.append([("acme", batch(event | {"amounts": {"impressions": 1000 * SECOND, "clicks": 5 * SECOND}}))])
-    await until(lambda: len(worker.place) == 2)
+    await until(lambda: len(worker.said.place) == 2)
     await worker.stop()
     yield made
     await decisions.close()
@@ -497,10 +498,10 @@ async def test_a_state_is_restored_and_decisions_replayed_from_archive_and_kafka
         await engine.run()
     events, decisions = house.archived(), ArchivedLog(engine.decisions, engine.shelf())
     worker = await engine.run(events, decisions)
-    assert worker.place == whole_.place and await engine.said() == said
+    assert worker.said.place == whole_.said.place and await engine.said() == said
     for decision in said:
         assert (await Replayer(events, GUARDS).replay(decision)).identical
-    assert await worker.decision(said[0].id) == said[0]
+    assert await worker.said.decision(said[0].id) == said[0]
 
 
 async def test_a_place_that_is_away_stops_no_engine_that_has_a_checkpoint(engine: Engine) -> None:
@@ -541,7 +542,7 @@ async def test_what_kafka_has_deleted_is_replayed_from_a_checkpoint_of_a_day_whe
     await house.log.append([("acme", batch(event | {"amounts": {"impressions": 1000 * SECOND, "clicks": 5 * SECOND}}))])
     worker = engine.worker(checkpoints=own)
     await worker.start()
-    await until(lambda: len(worker.place) == 3)
+    await until(lambda: len(worker.said.place) == 3)
     await worker.stop()
     first, _, last = await engine.said()
     assert (await Replayer(house.log, GUARDS).replay(last)).begun == 0

@@ -29,7 +29,8 @@ from services.adapters.log.topics import LARGEST, administering, at_odds, config
 from services.kernel.errors import Misconfigured, RejectedInput, TrimtabError, Unavailable, Unreadable
 from services.kernel.record import Ready, Record, Tick
 from services.rules_engine.language.pack import guards
-from services.rules_engine.worker import Metrics, Worker
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests.brokers import fresh, on_kafka, restarted, until
 
 

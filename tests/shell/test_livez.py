@@ -26,8 +26,10 @@ from services.kernel.record import Activation, Record, Stamped, Tick
 from services.production import service
 from services.production.rules import Rules
 from services.rules_engine.checkpoint import Checkpoints
+from services.rules_engine.restore import BATCH
 from services.rules_engine.share import Share
-from services.rules_engine.worker import BATCH, Metrics, Worker
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests.brokers import restarted, until
 from tests.core.world import GUARDS, START, World, pause_rule
 from tests.shell.sharing import patiently

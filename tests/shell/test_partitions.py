@@ -23,7 +23,9 @@ from services.kernel.record import Activation, Record, Stamped, Tick
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.share import Share
-from services.rules_engine.worker import Metrics, Often, Worker
+from services.rules_engine.unsaved import Often
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests import histories
 from tests.brokers import fresh, until
 from tests.core.world import GUARDS

@@ -31,7 +31,9 @@ from services.kernel.errors import Unavailable
 from services.kernel.record import Activation, Record, Stamped, Tick
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.share import Share
-from services.rules_engine.worker import Metrics, Often, Worker
+from services.rules_engine.unsaved import Often
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests.brokers import restarted, until
 from tests.core.world import GUARDS, START, World, pause_rule
 from tests.shell.sharing import PARTITIONS, ROOT, Member, activate, follows, settled, started, tell

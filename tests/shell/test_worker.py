@@ -16,7 +16,8 @@ from services.adapters.log.memory import MemoryLog
 from services.kernel.decision import Decision
 from services.kernel.errors import Bug, TrimtabError, Unavailable, Unreadable
 from services.kernel.record import Record, Stamped, Tick
-from services.rules_engine.worker import SKEW, Metrics, Worker
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import SKEW, Worker
 from tests.core.world import DAY, GUARDS, HOUR, START, World, ctr_below, pause_rule
 
 
@@ -66,7 +67,7 @@ async def test_a_restart_derives_again_what_was_said_and_says_none_of_it_again()
     second = await logs.run()
     assert await logs.said() == said
     assert second.partition.digest() == first.partition.digest()
-    assert second.place == first.place == {d.id: i for i, d in enumerate(said)}
+    assert second.said.place == first.said.place == {d.id: i for i, d in enumerate(said)}
 
 
 async def test_a_restart_says_what_the_last_process_had_no_time_to_say() -> None:
@@ -120,8 +121,8 @@ async def test_decisions_that_a_worker_believed_dead_repeats_are_known_by_their_
     await logs.run()
     assert [d.id for d in await logs.said()][:4] == [d.id for d in said] * 2
     worker = await logs.run()
-    assert list(worker.place.values()) == [0, 1, 4]
-    assert await worker.decision(list(worker.place)[2]) == (await logs.said())[4]
+    assert list(worker.said.place.values()) == [0, 1, 4]
+    assert await worker.said.decision(list(worker.said.place)[2]) == (await logs.said())[4]
 
 
 class Holed(MemoryLog[Record]):

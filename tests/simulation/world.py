@@ -36,7 +36,9 @@ from services.kernel.principal import Principal
 from services.kernel.record import Activation, Outcome, Record
 from services.rules_engine.checkpoint import Checkpoints
 from services.rules_engine.store import RuleStore
-from services.rules_engine.worker import Metrics, Often, Worker
+from services.rules_engine.unsaved import Often
+from services.rules_engine.watched import Metrics
+from services.rules_engine.worker import Worker
 from tests.core.world import GUARDS, START
 from tests.simulation.account import WORKSPACE, Account, Sending
 from tests.simulation.chance import Faults, Trace
