@@ -3714,7 +3714,7 @@ PLANTS = (
         "a real topic is taken for one on a simulated clock",
         "services/adapters/log/kafka.py",
         "        by = SENDERS if self.topic.simulated else BROKERS\n",
-        "        by = rows[0].timestamp_type if rows else BROKERS\n",
+        "        by = rows[0][2] if rows else BROKERS\n",
         (f"{SHOWN}test_records_of_a_simulated_topic_have_its_clocks_stamps_and_no_other_process_takes_it_for_real",),
     ),
     Plant(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from services.kernel.errors import Unreadable
 from services.kernel.record import Record, Stamped
 from services.rules_engine.core.partition import Partition
 
@@ -18,11 +19,17 @@ class Poisonous(Exception):
 
 
 async def culprit(fed: Sequence[Stamped[Record]], error: Exception, before: Callable[[int], Awaitable[Partition]]) -> Exception:
-    """Which of these records it is that the core raises on, found by feeding them one by one to the state `before` them; the error where it is none."""
+    """Which of these records it is that the core raises on, found by feeding them one by one to the state `before` them.
+
+    The error itself where it is none of them, or where that state cannot be made again.
+    """
     why = f"{type(error).__name__}: {error}"
     if len(fed) == 1:
         return Poisonous(fed[0].offset, why)
-    state = await before(fed[0].offset)
+    try:
+        state = await before(fed[0].offset)
+    except Unreadable:
+        return error
     for stamped in fed:
         try:
             state.step([stamped])

@@ -97,13 +97,15 @@ class Restore:
         return Ahead(offset, skipped, demand)
 
     async def before(self, until: int, now: Partition) -> Partition:
-        """The state before a record, made again; it may be narrower than that of `now`."""
+        """The state before a record, made again; it may be narrower than that of `now`. Raises Unreadable where the log does not hold all of it any more."""
         first, _ = await oldest_record(self.events, self.number)
         found = await self._usable(first)
         before = found[1] if found is not None and found[1].offset <= until else Partition(self.guards, now.demand)
         before.skipped = now.skipped
         while before.offset < until:
-            for stamped in await self.events.read(self.number, before.offset, min(BATCH, until - before.offset)):
+            page = await self.events.read(self.number, before.offset, min(BATCH, until - before.offset))
+            require_whole(page, before.offset)
+            for stamped in page:
                 before.step([stamped])
             self.beat()
             await asyncio.sleep(0)
@@ -164,6 +166,8 @@ class Restore:
 
 def require_whole(page: Sequence[Stamped[Record]], begin: int) -> None:
     """Raises Unreadable where a record from `begin` on is not in the page: its sums would lack what it says, and nothing would show it."""
+    if not page:
+        raise Unreadable(f"the log has no record {begin}, nor any after it: nothing is decided without what is missing", begin)
     if page[0].offset == begin and page[-1].offset == begin + len(page) - 1:
         return
     expected, found = next((begin + i, s.offset) for i, s in enumerate(page) if s.offset != begin + i)

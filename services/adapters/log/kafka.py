@@ -369,7 +369,7 @@ class KafkaLog(Generic[T]):
                     if self._closed:
                         return
                     if rows:
-                        offset = rows[-1].offset + 1
+                        offset = rows[-1][0] + 1
                     yield self._stamped(partition, rows)
                 if not self._closed:
                     self.metrics.readers.labels(self.topic.name).inc()
@@ -395,15 +395,15 @@ class KafkaLog(Generic[T]):
 
     def _stamped(self, partition: int, rows: list[Taken]) -> list[Stamped[T]]:
         by = SENDERS if self.topic.simulated else BROKERS
-        for r in rows:
-            if r.timestamp_type != by:
+        for offset, _, stamped_by, _ in rows:
+            if stamped_by != by:
                 who, other = ("its sender", "LogAppendTime") if by == BROKERS else ("a broker", "CreateTime")
                 raise Misconfigured(
-                    f"record {r.offset} of {self.topic.name}-{partition} is stamped by {who}: set message.timestamp.type={other}, and begin anew with another "
+                    f"record {offset} of {self.topic.name}-{partition} is stamped by {who}: set message.timestamp.type={other}, and begin anew with another "
                     "TRIMTAB_KAFKA_PREFIX"
                 )
-        read = self.codec.decode_all([r.value for r in rows])
-        return [Stamped(r.offset, r.timestamp * 1000, record) for r, record in zip(rows, read, strict=True)]
+        read = self.codec.decode_all([value or b"" for _, _, _, value in rows])
+        return [Stamped(offset, timestamp * 1000, record) for (offset, timestamp, _, _), record in zip(rows, read, strict=True)]
 
     async def close(self) -> None:
         """Everything accepted is acknowledged or reported as failed first; followers end."""

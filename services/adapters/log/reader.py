@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer
@@ -29,19 +29,9 @@ PAGE = 1000  # records
 FEW = 8  # records taken at once where each may be large
 PIECE = 100  # records taken at once: each is a dozen objects, which are gone before the collector sees them, and before they leave the processor's cache
 
-
-@dataclass(slots=True)  # not frozen, which would make it dearer: it is made for every record
-class Taken:
-    """What the log itself reads of a record; `timestamp` is in milliseconds."""
-
-    offset: int
-    timestamp: int
-    timestamp_type: int
-    value: bytes = field(repr=False)
-
-
-def taken(record: ConsumerRecord) -> Taken:
-    return Taken(record.offset, record.timestamp, record.timestamp_type, record.value or b"")
+# What the log itself reads of a record: (offset, timestamp in milliseconds, who gave that, value). No class of its own, which would take thrice as long.
+Taken = tuple[int, int, int, bytes | None]
+taken: Callable[[ConsumerRecord], Taken] = attrgetter("offset", "timestamp", "timestamp_type", "value")
 
 
 class Reader:
@@ -118,10 +108,10 @@ class Reader:
             except OffsetOutOfRangeError:
                 await self._explain()
                 continue
-            if rows and rows[0].offset != offset:
-                raise self._lost(offset, rows[0].offset)
+            if rows and (first := rows[0][0]) != offset:
+                raise self._lost(offset, first)
             if rows:
-                offset, heard = rows[-1].offset + 1, time.monotonic()
+                offset, heard = rows[-1][0] + 1, time.monotonic()
                 yield rows
             elif time.monotonic() - heard > SILENCE:
                 if await self.ends() > offset:
