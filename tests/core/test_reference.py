@@ -15,7 +15,7 @@ from tests.reference.evaluator import evaluate
 from tests.reference.generate import Log, generate
 
 SMOKE = range(80)
-LONG = range(100_000, 100_480)
+LONG = range(100_000, 100_240)
 SHORT = 1200  # boundaries
 
 written = cache(generate)
