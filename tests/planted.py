@@ -308,7 +308,7 @@ PLANTS = (
     ),
     Plant(
         "what stands behind a record that cannot be read is accepted together with what stands before it",
-        core("partition"), "elif not isinstance(stamped.record, Tick):", "elif False:",
+        core("partition"), "elif not isinstance(record, Tick):", "elif False:",
         (ENGINE + "test_events_behind_a_poisoned_record_count_once_it_is_passed_over",),
     ),
     Plant(
@@ -386,8 +386,8 @@ PLANTS = (
     Plant(
         "an event that is stamped back is as early as its stamp",
         core("partition"),
-        "now = max(now, stamped.stamp)",
-        "now = stamped.stamp",
+        "            if stamped.stamp > now:\n",
+        "            if stamped.stamp != now:\n",
         (ENGINE + "test_a_record_stamped_back_is_as_late_as_the_latest_before_it",),
     ),
     Plant(
@@ -396,6 +396,27 @@ PLANTS = (
         "if stamped.stamp > self.now:",
         "if stamped.stamp != self.now:",
         (ENGINE + "test_a_record_stamped_back_is_as_late_as_the_latest_before_it",),
+    ),
+    Plant(
+        "engine time goes back with a stamp inside a stretch of events",
+        core("partition"),
+        "            if stamp > now:\n                if stamp >= soon:\n",
+        "            if stamp != now:\n                if stamp >= soon:\n",
+        (ENGINE + "test_of_events_that_are_fed_together_each_moves_time_and_is_seen_by_the_boundaries_after_it",),
+    ),
+    Plant(
+        "a stretch of events is taken in past a boundary",
+        core("partition"),
+        "                if stamp >= soon:\n",
+        "                if False:\n",
+        (ENGINE + "test_of_events_that_are_fed_together_each_moves_time_and_is_seen_by_the_boundaries_after_it",),
+    ),
+    Plant(
+        "events of several workspaces are taken in by the last of them",
+        core("partition"),
+        "if len(batches) == end - first else None",
+        "if batches else None",
+        ("tests/shell/test_partitions.py::test_each_workspace_is_decided_on_as_if_it_had_a_log_to_itself",),
     ),
     Plant(
         "a boundary sees the record that is stamped after it",
@@ -2072,12 +2093,12 @@ PLANTS = (
     ),
     Plant(
         "Kafka's milliseconds are taken for microseconds",
-        KAFKA, "Stamped(r.offset, r.timestamp * 1000, record)", "Stamped(r.offset, r.timestamp, record)",
+        KAFKA, "Stamped(offset, timestamp * 1000, record)", "Stamped(offset, timestamp, record)",
         (ON_KAFKA + "test_records_are_stamped_by_the_broker_in_whole_milliseconds",),
     ),
     Plant(
         "records that their senders stamped are believed",
-        KAFKA, "if r.timestamp_type != by:", "if r.timestamp < by:",
+        KAFKA, "if stamped_by != by:", "if stamped_by > by:",
         (ON_KAFKA + "test_records_that_others_stamped_are_not_read",),
     ),
     Plant(

@@ -145,7 +145,7 @@ Record: TypeAlias = EventBatch | Activation | Ready | Target | Tick | Outcome | 
 T_co = TypeVar("T_co", covariant=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, for the same reason
 class Stamped(Generic[T_co]):
     """A record as the log holds it: `stamp` is the append time in microseconds, `offset` its place in the partition."""
 

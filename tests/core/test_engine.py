@@ -27,6 +27,21 @@ def test_a_record_on_the_boundary_belongs_to_the_next_one() -> None:
     assert weak(world).at(2).tick().told() == [(1 + S, "a", "fired", ())]
 
 
+def test_of_events_that_are_fed_together_each_moves_time_and_is_seen_by_the_boundaries_after_it() -> None:
+    """Nothing stands between them that would say where a boundary is; one is stamped back, and is as late as the one before it."""
+    world = World().activate(pause_rule()).at(1)
+    begin, end = len(world.records), 1 + 20 * S
+    for hours, ad in ((1, "a"), (1 + 10 * S, "b"), (1 + 5 * S, "c"), (end, "d")):
+        weak(world.at(hours), ad)
+    partition = world.partition()
+    partition.step(world.records[:begin])
+    decisions = partition.step(world.records[begin:-1])
+    assert round((partition.now - START) / HOUR, 6) == round(1 + 10 * S, 6)
+    decisions += partition.step(world.records[-1:])
+    told = [(round((d.now - START) / SECOND), d.path.rpartition("/")[2], d.kind) for d in decisions]
+    assert told == [(3601, "a", "fired"), (3611, "b", "fired"), (3611, "c", "fired")]
+
+
 def test_ticks_only_move_time() -> None:
     quiet = weak(World().activate(pause_rule()).at(1)).at(3).tick().decisions()
     noisy = World().activate(pause_rule()).at(0.5).tick().tick().at(1)

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import groupby
 from typing import Any
 
 from services.kernel.decision import Decision
@@ -72,7 +73,15 @@ def with_restarts(records: Sequence[Stamped[Record]], rng: random.Random) -> lis
     return decisions
 
 
-FEEDS: tuple[Feed, ...] = (in_one_piece, in_pieces, as_a_worker, with_restarts)
+def in_stretches(records: Sequence[Stamped[Record]], rng: random.Random) -> list[Decision]:
+    """Events of one workspace that follow one another are fed together, whatever else there is by itself."""
+    partition, decisions = Partition(GUARDS, demand_of(records), skips_of(records)), []
+    for _, of in groupby(records, lambda s: s.record.workspace if isinstance(s.record, EventBatch) else s.offset):
+        decisions += partition.step(list(of))
+    return decisions
+
+
+FEEDS: tuple[Feed, ...] = (in_one_piece, in_pieces, as_a_worker, with_restarts, in_stretches)
 
 
 # ------------------------------------------------------------------------------------------------------------------- two readings

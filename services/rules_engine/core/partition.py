@@ -29,10 +29,16 @@ class Partition:
     def step(self, records: Sequence[Stamped[Record]]) -> list[Decision]:
         """The decisions that these records bring about, in order of (workspace, boundary, admission) as time reaches them."""
         decisions: list[Decision] = []
-        read = 0  # records before this one have been read
-        for i, stamped in enumerate(records):
+        i = read = 0  # records before `read` have been read
+        alone: Workspace | None = None  # whose events all of them are
+        while i < len(records):
             if i == read:
-                read = self._read(records, i)
+                read, alone = self._read(records, i)
+            if alone is not None and (end := self._before_boundary(records, i, read)) > i:
+                alone.take(end - i)
+                self.offset, i = records[end - 1].offset + 1, end
+                continue
+            stamped = records[i]
             if stamped.stamp > self.now:
                 self.now = stamped.stamp
             if self.now >= self._soon:
@@ -49,28 +55,54 @@ class Partition:
             else:
                 self._apply(record)
                 self._soon = self._next()
-            self.offset = stamped.offset + 1
+            self.offset, i = stamped.offset + 1, i + 1
         for workspace in self.workspaces.values():
             workspace.settle()
         return decisions
 
-    def _read(self, records: Sequence[Stamped[Record]], first: int) -> int:
-        """Reads the events of records from the first on, up to the first that may say what other records mean; returns where that is, or past the first."""
+    def _read(self, records: Sequence[Stamped[Record]], first: int) -> tuple[int, Workspace | None]:
+        """Reads the events of records from the first on, up to the first that may say what other records mean.
+
+        Returns where that is, or past the first, and the workspace whose events all of them are, if they are.
+        """
         of: dict[str, list[tuple[int, EventBatch]]] = {}
-        now, at = self.now, first
+        now, at, skipped = self.now, first, self.skipped
+        name, batches = "", list[tuple[int, EventBatch]]()
         for at in range(first, len(records)):
             stamped = records[at]
-            now = max(now, stamped.stamp)
-            if isinstance(stamped.record, EventBatch):
-                if stamped.offset not in self.skipped:
-                    of.setdefault(stamped.record.workspace, []).append((now, stamped.record))
-            elif not isinstance(stamped.record, Tick):
+            record = stamped.record
+            if stamped.stamp > now:
+                now = stamped.stamp
+            if isinstance(record, EventBatch):
+                if skipped and stamped.offset in skipped:
+                    continue
+                if record.workspace != name:
+                    name = record.workspace
+                    batches = of.setdefault(name, [])
+                batches.append((now, record))
+            elif not isinstance(record, Tick):
                 break
         else:
             at = len(records)
-        for name, batches in of.items():
-            self._workspace(name).read(batches)
-        return max(at, first + 1)
+        for each, these in of.items():
+            self._workspace(each).read(these)
+        end = max(at, first + 1)
+        return end, self.workspaces[name] if len(batches) == end - first else None
+
+    def _before_boundary(self, records: Sequence[Stamped[Record]], first: int, end: int) -> int:
+        """Where, between the first and the end, the first record is that moves time to a boundary; time is that of the record before it."""
+        now, soon = self.now, self._soon
+        if now >= soon:
+            return first
+        for at in range(first, end):
+            stamp = records[at].stamp
+            if stamp > now:
+                if stamp >= soon:
+                    end = at
+                    break
+                now = stamp
+        self.now = now
+        return end
 
     def _next(self) -> int:
         return min((at for w in self.workspaces.values() if (at := w.soon()) is not None), default=NEVER)

@@ -95,9 +95,9 @@ class Workspace:
         assert self._arrivals is None
         self._arrivals, self._taken, self._folded = self.facts.read(coalesced(batches)), 0, 0
 
-    def take(self) -> None:
+    def take(self, records: int = 1) -> None:
         """Takes the next of these in; they are folded, all at once, before anything else happens."""
-        self._taken += 1
+        self._taken += records
         self.fresh = True
 
     def settle(self) -> None:
