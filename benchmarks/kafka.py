@@ -188,6 +188,7 @@ async def judged(
     `say` is given what was decided, as it is. Raises RuntimeError where it was fed other than so many events.
     """
     base, decisions, fed_events = partition.offset, list[Decision](), 0
+    await log.read(number, 0, 1)  # as a start does; it follows by the same consumer, which stands already, as the bare loop's does
     settle()  # as a process of the engine does once it is up
     watch = Watch()
     async with aclosing(log.follow(number, 0)) as pages:  # type: ignore[type-var]

@@ -275,6 +275,11 @@ PLANTS = (
         (BATCHES + "test_a_bit_that_turned_anywhere_in_a_batch_is_found_before_a_record_of_it_is_read",),
     ),
     Plant(
+        "a follower's consumer is lent to readers, too",
+        READER, "            self.idle.remove(found)\n        return found", "            pass\n        return found",
+        (ON_KAFKA + "test_who_reads_a_partition_and_then_follows_it_does_so_with_one_consumer",),
+    ),
+    Plant(
         "only the first batch of an answer is looked at",
         "services/adapters/log/checksum.py", "            self._at = begin + COUNTED + LENGTH.unpack_from(self._data, begin + LENGTH_AT)[0]\n",
         "            self._at = self._at or COUNTED + LENGTH.unpack_from(self._data, begin + LENGTH_AT)[0]\n",

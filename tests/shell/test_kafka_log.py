@@ -418,6 +418,23 @@ async def test_partitions_that_are_read_side_by_side_keep_their_readers(kafka: B
     await log.close()
 
 
+async def test_who_reads_a_partition_and_then_follows_it_does_so_with_one_consumer(kafka: Brokers) -> None:
+    log: KafkaLog[Record] = await on_kafka(kafka, EVENTS, partitions=2)
+    for number in (0, 1):
+        await log.append([("", Ready("a", f"{number}-{i}")) for i in range(5)], number)
+        await log.read(number, 3)
+    mine = {r.partition: r for r in log._readers.idle}
+    pages = log.follow(1, 2)
+    assert versions(await anext(pages)) == ["1-2", "1-3", "1-4"]
+    assert (log._followers, [r.partition for r in log._readers.idle]) == ({mine[1]}, [0])
+    assert versions(await log.read(1, 4)) == ["1-4"]  # of another one: a follower is nobody else's
+    assert len(log._readers.idle) == 2 and mine[1] not in log._readers.idle
+    await log.append([("", Ready("a", "1-5"))], 1)
+    assert versions(await anext(pages)) == ["1-5"]
+    await pages.aclose()  # type: ignore[attr-defined]
+    await log.close()
+
+
 class Damaged:
     """A consumer whose third hundred of records cannot be read."""
 
@@ -450,7 +467,7 @@ async def test_what_was_read_before_a_damaged_record_is_not_lost_with_it() -> No
 
 async def test_a_log_closes_while_the_broker_stands_still_and_leaves_no_task_behind(fragile: Brokers) -> None:
     before = asyncio.all_tasks()
-    log: KafkaLog[Record] = await on_kafka(fragile, EVENTS, patience=0.5)
+    log: KafkaLog[Record] = await on_kafka(fragile, EVENTS, patience=1.5)
     await log.append([("a", Tick())])
     await log.read(0, 0)
     fragile.every[0].signal(signal.SIGSTOP)

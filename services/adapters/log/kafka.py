@@ -2,7 +2,7 @@
 
     append --> lane of the partition --(one batch on its way, the next gathers)--> idempotent producer, acks=all --> offsets
     read   --> one of a few readers
-    follow --> a reader of its own
+    follow --> a reader of its own, one of these where the partition was read before
 
 A producer that did not answer in time, or whose sequence the broker has lost, is given up and a new one made: aiokafka's never recovers by itself. So a
 record may stand twice, which whoever reads knows by its id. Stamps are the broker's milliseconds, told in microseconds.
@@ -359,10 +359,12 @@ class KafkaLog(Generic[T]):
         Yields an empty page whenever it knows that nothing is there, or that Kafka is away; none where records are there and do not come.
         """
         while not self._closed:
-            reader, is_away = Reader(self.cluster, self.topic.name), False
+            given, is_away = self._readers.given(partition), False  # what is followed was read before, as a rule: its consumer goes on
+            reader = given or Reader(self.cluster, self.topic.name)
             self._followers.add(reader)
             try:
-                await reader.start()
+                if given is None:
+                    await reader.start()
                 reader.turn_to(partition)
                 await reader.known()
                 async for rows in reader.pages(offset):

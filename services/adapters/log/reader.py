@@ -207,6 +207,13 @@ class Readers:
             else:
                 self.idle.append(reader)
 
+    def given(self, partition: int) -> Reader | None:
+        """An idle one that is turned to the partition, which is the caller's from now on, or None."""
+        found = next((r for r in self.idle if r.partition == partition), None)
+        if found is not None:
+            self.idle.remove(found)
+        return found
+
     def _end(self, reader: Reader) -> None:
         task = asyncio.create_task(reader.close())
         self._ending.add(task)
