@@ -88,7 +88,7 @@ PLANTS = (
     Plant(
         "a follower is ended by its reader's end, which cancels whoever waits for it",
         "services/adapters/log/cluster.py", "TimeoutError, asyncio.CancelledError):", "TimeoutError):",
-        (ALIVE + "test_brokers_that_are_away_do_not_fail_liveness",),
+        (ON_KAFKA + "test_a_consumer_that_raises_at_its_end_cancels_nobody_who_waits_for_it",),
     ),
     Plant(
         "a loop that has ended is taken for one that is at work",

@@ -465,6 +465,24 @@ async def test_what_was_read_before_a_damaged_record_is_not_lost_with_it() -> No
         await anext(pages)
 
 
+class Cancelling:
+    """A consumer that ends as aiokafka's do where work of theirs still waits for a broker: as if whoever ends them had been cancelled."""
+
+    def __init__(self) -> None:
+        self._client = self
+
+    async def stop(self) -> None:
+        raise asyncio.CancelledError
+
+    async def close(self) -> None: ...
+
+
+async def test_a_consumer_that_raises_at_its_end_cancels_nobody_who_waits_for_it() -> None:
+    reader = Reader(Cluster("127.0.0.1:1"), "events")
+    reader.kafka = Cancelling()
+    assert await asyncio.gather(reader.close(), return_exceptions=True) == [None]
+
+
 async def test_a_log_closes_while_the_broker_stands_still_and_leaves_no_task_behind(fragile: Brokers) -> None:
     before = asyncio.all_tasks()
     log: KafkaLog[Record] = await on_kafka(fragile, EVENTS, patience=1.5)
