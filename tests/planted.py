@@ -280,6 +280,11 @@ PLANTS = (
         (ON_KAFKA + "test_who_reads_a_partition_and_then_follows_it_does_so_with_one_consumer",),
     ),
     Plant(
+        "an answer in which nothing is ends its consumer",
+        "services/adapters/log/checksum.py", "    def size_in_bytes(self) -> int:\n", "    def size(self) -> int:\n",
+        (ON_KAFKA + "test_a_follower_hears_what_comes_after_answers_in_which_nothing_was",),
+    ),
+    Plant(
         "only the first batch of an answer is looked at",
         "services/adapters/log/checksum.py", "            self._at = begin + COUNTED + LENGTH.unpack_from(self._data, begin + LENGTH_AT)[0]\n",
         "            self._at = self._at or COUNTED + LENGTH.unpack_from(self._data, begin + LENGTH_AT)[0]\n",

@@ -98,3 +98,13 @@ def test_the_end_of_an_answer_may_be_cut_off() -> None:
 async def test_a_reader_is_told_to_leave_the_checksum_to_us() -> None:
     assert Reader(Cluster("127.0.0.1:1"), "events").kafka._check_crcs is False
     assert fetcher.MemoryRecords is Checked
+
+
+def test_an_answer_can_be_asked_whatever_aiokafkas_own_can() -> None:
+    asked = {name for name in dir(MemoryRecords) if not name.startswith("_")}
+    assert asked == {"has_next", "next_batch", "size_in_bytes"}
+    whole = built(Batch(1 << 20), REPEATING)
+    for data in (b"", whole, whole[:-9]):
+        ours, theirs = Checked(data), MemoryRecords(data)
+        assert (ours.size_in_bytes(), ours.has_next()) == (theirs.size_in_bytes(), theirs.has_next())
+    assert (Checked(b"").next_batch(), Checked(whole).has_next()) == (None, True)

@@ -24,7 +24,7 @@ from services.adapters.clock import SystemClock
 from services.adapters.log.cluster import Cluster, Sparing, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS, partition_of
 from services.adapters.log.kafka import KafkaLog, KafkaMetrics
-from services.adapters.log.reader import Reader
+from services.adapters.log.reader import LOOK, Reader
 from services.adapters.log.topics import LARGEST, administering, at_odds, configuration, settings_of
 from services.kernel.errors import Misconfigured, RejectedInput, TrimtabError, Unavailable, Unreadable
 from services.kernel.record import Ready, Record, Tick
@@ -432,6 +432,24 @@ async def test_who_reads_a_partition_and_then_follows_it_does_so_with_one_consum
     await log.append([("", Ready("a", "1-5"))], 1)
     assert versions(await anext(pages)) == ["1-5"]
     await pages.aclose()  # type: ignore[attr-defined]
+    await log.close()
+
+
+async def test_a_follower_hears_what_comes_after_answers_in_which_nothing_was(kafka: Brokers) -> None:
+    """By the consumer that it has: none is replaced, which would take `SILENCE`."""
+    log: KafkaLog[Record] = await on_kafka(kafka, EVENTS)
+    pages = log.follow(0, 0)
+    coming = asyncio.ensure_future(anext(pages))
+    await asyncio.sleep(2.5 * LOOK / 1000)
+    [reader] = log._followers
+    for version in ("1", "2"):
+        await log.append([("", Ready("a", version))])
+        assert versions(await asyncio.wait_for(coming, 10)) == [version]
+        coming = asyncio.ensure_future(anext(pages))
+        await asyncio.sleep(2.5 * LOOK / 1000)
+    assert log._followers == {reader}
+    coming.cancel()
+    await asyncio.gather(coming, return_exceptions=True)
     await log.close()
 
 

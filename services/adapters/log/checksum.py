@@ -26,6 +26,9 @@ class Checked:
     def __init__(self, data: bytes) -> None:
         self._data, self._at, self._batches = data, 0, MemoryRecords(data)
 
+    def size_in_bytes(self) -> int:
+        return int(self._batches.size_in_bytes())
+
     def has_next(self) -> bool:
         return bool(self._batches.has_next())
 
