@@ -44,7 +44,7 @@ from deploy.postgres.server import Server
 from services.adapters.clock import ManualClock, SystemClock
 from services.adapters.codec.record import decode
 from services.adapters.collector import settle
-from services.adapters.log.checksum import checked
+from services.adapters.log.checksum import checking_here
 from services.adapters.log.cluster import Cluster, Topic
 from services.adapters.log.codec import DECISIONS, EVENTS, Codec
 from services.adapters.log.kafka import BATCH, KafkaLog
@@ -147,7 +147,7 @@ async def bare_producer(bootstrap: str, name: str, values: Sequence[bytes], send
 async def bare_loop(bootstrap: str, name: str, events: int) -> tuple[float, float]:
     """One event a record: taken by `getmany`, parsed, and the fields read that an engine needs. (seconds, of processor)"""
     parse = bare.message().FromString
-    bounds: dict[str, Any] = {"max_partition_fetch_bytes": 4 << 20, "enable_auto_commit": False, "auto_offset_reset": "none", **checked()}
+    bounds: dict[str, Any] = {"max_partition_fetch_bytes": 4 << 20, "enable_auto_commit": False, "auto_offset_reset": "none", **checking_here()}
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=None, **bounds)
     await consumer.start()
     try:

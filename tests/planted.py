@@ -429,6 +429,11 @@ PLANTS = (
         ("tests/shell/test_partitions.py::test_each_workspace_is_decided_on_as_if_it_had_a_log_to_itself",),
     ),
     Plant(
+        "the state before a record is made of the log's middle",
+        "services/rules_engine/restore.py", "            require_whole(page, before.offset)\n", "            if not page:\n                return before\n",
+        ("tests/shell/test_restore.py::test_where_the_log_does_not_hold_that_any_more_the_error_stands_and_no_record_is_blamed",),
+    ),
+    Plant(
         "a boundary sees the record that is stamped after it",
         core("partition"),
         "            if self.now >= self._soon:\n",

@@ -17,8 +17,11 @@ from benchmarks.engine import CASES, Case
 from benchmarks.figure import Figure
 from benchmarks.load import apart
 from benchmarks.rivals import __main__ as contestants
+from benchmarks.rivals import bare
+from benchmarks.rivals.plain import Event
 from benchmarks.shapes import BATCHES, count
 from benchmarks.stages import watched
+from services.adapters.codec.each import SCHEMA
 
 NOW = 1_772_366_400_000_000
 
@@ -123,6 +126,14 @@ def test_small_sizes_have_every_part_on_kafka_and_every_rival(monkeypatch: pytes
 
 
 # -- decisions alike -----------------------------------------------------------------------------------------------------
+
+
+def test_what_the_loop_over_published_events_parses_is_what_the_product_publishes() -> None:
+    [said] = bare.as_published([Event(bytes(16), "meta_ads/a", NOW, 0, 2_500_000)])
+    fields = [f.name for f in msgspec.structs.fields(bare.Published)]
+    assert set(msgspec.json.decode(said)) == set(fields) == set(SCHEMA["required"])
+    parsed = msgspec.json.decode(said, type=bare.Published)
+    assert (parsed.entity, parsed.occurred_at.timestamp() * 1e6, list(parsed.amounts.values())) == ("meta_ads/a", NOW, [2.5])
 
 
 def test_the_same_rule_and_entity_an_event_later_is_not_the_same_decision() -> None:

@@ -13,7 +13,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from services.adapters.log.batch import Batch
-from services.adapters.log.checksum import Checked, checked
+from services.adapters.log.checksum import Checked, checking_here
 from services.adapters.log.cluster import Cluster
 from services.adapters.log.reader import Reader
 
@@ -64,7 +64,7 @@ def test_a_full_batch_takes_no_more() -> None:
 
 def consumed(data: bytes) -> list[bytes]:
     """The values that a consumer gets of an answer to its fetch, by aiokafka's own way, told what ours is told."""
-    options = checked()
+    options = checking_here()
     batches = fetcher.MemoryRecords(data)
     return [r.value for r in fetcher.PartitionRecords(TopicPartition("events", 0), batches, None, 0, None, None, options["check_crcs"], 0)]
 

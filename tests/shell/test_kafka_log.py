@@ -431,7 +431,7 @@ async def test_who_reads_a_partition_and_then_follows_it_does_so_with_one_consum
     assert len(log._readers.idle) == 2 and mine[1] not in log._readers.idle
     await log.append([("", Ready("a", "1-5"))], 1)
     assert versions(await anext(pages)) == ["1-5"]
-    await pages.aclose()  # type: ignore[attr-defined]
+    await pages.aclose()
     await log.close()
 
 

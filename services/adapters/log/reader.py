@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from services.adapters.log.checksum import checked
+from services.adapters.log.checksum import checking_here
 from services.adapters.log.cluster import Cluster, Topic, end_consumer
 from services.adapters.log.rights import READ, TOPIC, why
 from services.kernel.errors import Unavailable, Unreadable
@@ -40,7 +40,7 @@ class Reader:
     def __init__(self, cluster: Cluster, topic: str) -> None:
         self.topic, self.partition, self.position = topic, -1, -1
         bounds = {"max_partition_fetch_bytes": 4 << 20, "fetch_max_wait_ms": LOOK, "request_timeout_ms": 10_000, "metadata_max_age_ms": 60_000}
-        self.kafka = AIOKafkaConsumer(**cluster.options(), group_id=None, enable_auto_commit=False, auto_offset_reset="none", **bounds, **checked())
+        self.kafka = AIOKafkaConsumer(**cluster.options(), group_id=None, enable_auto_commit=False, auto_offset_reset="none", **bounds, **checking_here())
         self._closing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
