@@ -7,18 +7,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from httpx2._transports import default as transports
 from hypothesis import settings
 
 from deploy.kafka.broker import Brokers, Missing
 from deploy.postgres import server as postgresql
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
+from services.adapters.http.calling import trusted
 from tests.parts import lacks
 
 settings.register_profile("house", deadline=None)
 settings.load_profile("house")
+
+_context = transports.create_ssl_context
+
+
+def _read_once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
+    return trusted(trust_env) if verify is True and cert is None else _context(verify, cert, trust_env)
+
+
+transports.create_ssl_context = _read_once  # thousands of tests make clients, and each would read a thousand certificates
 
 SOON = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "400"}  # a controller believes sooner that a broker is gone, or back
 

@@ -76,6 +76,7 @@ SHELF, TOPICS = "services/adapters/log/shelf.py", "tests/shell/test_kafka_archiv
 SCHEDULES = "tests/simulation/test_simulation.py::test_whatever_befalls_the_services_all_is_as_it_must_be"
 KAFKA, ON_KAFKA = "services/adapters/log/kafka.py", "tests/shell/test_kafka_log.py::"
 READER, BATCHES = "services/adapters/log/reader.py", "tests/shell/test_kafka_batch.py::"
+UNPACKED = "services/adapters/log/unpacked.py"
 FOLLOWING, PRODUCTION, SERVED = "services/adapters/log/following.py", "services/production", "tests/shell/test_services.py::"
 RIGHTS = "tests/shell/test_kafka_rights.py::"
 SHARE, SHARED = "services/rules_engine/share.py", "tests/shell/test_share.py::"
@@ -289,6 +290,31 @@ PLANTS = (
         "services/adapters/log/checksum.py", "            self._at = begin + COUNTED + LENGTH.unpack_from(self._data, begin + LENGTH_AT)[0]\n",
         "            self._at = self._at or COUNTED + LENGTH.unpack_from(self._data, begin + LENGTH_AT)[0]\n",
         (BATCHES + "test_batches_whose_checksums_hold_are_read",),
+    ),
+    Plant(
+        "our clients trust whoever answers",
+        "services/adapters/http/calling.py", "    return httpx2.create_ssl_context(trust_env=by_environment)", "    return httpx2.create_ssl_context(False)",
+        ("tests/shell/test_calling.py::test_clients_share_what_they_trust_and_it_is_no_less",),
+    ),
+    Plant(
+        "a record that was read already is given again, where its batch is fetched anew",
+        UNPACKED, ">= self.next_fetch_offset:  #", ">= 0:  #",
+        (BATCHES + "test_a_record_as_its_batch_has_it_says_what_aiokafkas_own_says",),
+    ),
+    Plant(
+        "a consumer stands for ever before records that were compacted away",
+        UNPACKED, "            self.next_fetch_offset = batch.next_offset  #", "            batch.next_offset  #",
+        (BATCHES + "test_a_record_as_its_batch_has_it_says_what_aiokafkas_own_says",),
+    ),
+    Plant(
+        "what Kafka notes of transactions is taken for a record of ours",
+        UNPACKED, "            if not batch.is_control_batch:\n", "            if True:\n",
+        (BATCHES + "test_a_record_as_its_batch_has_it_says_what_aiokafkas_own_says",),
+    ),
+    Plant(
+        "whoever reads in this process is given records without their topic",
+        UNPACKED, "    if of_value is not as_it_is:\n", "    if False:\n",
+        (BATCHES + "test_only_a_consumer_that_asks_for_it_is_given_records_as_their_batches_have_them",),
     ),
     Plant(
         "deliveries that are joined keep their own numbers of words",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -14,11 +16,12 @@ import uvloop
 from services.actions.executors.contract import Observed, Step
 from services.actions.executors.sandbox import Platform
 from services.adapters.http import calling, serving
-from services.adapters.http.calling import HttpClient
+from services.adapters.http.calling import HttpClient, trusted
 from services.adapters.http.passing import Passing
 from services.console.client import Client
 from services.kernel.errors import Unavailable
 
+NOBODY = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 STEP = Step("acme/1", "status", "live", "paused")
 
 
@@ -157,3 +160,21 @@ async def test_any_other_fault_stays_what_it_is() -> None:
     async with HttpClient(transport=Broken()) as http:
         with pytest.raises(AttributeError, match="no attribute 'x'"):
             await http.get("http://127.0.0.1:1")
+
+
+def test_clients_share_what_they_trust_and_it_is_no_less() -> None:
+    def context(http: HttpClient) -> ssl.SSLContext:
+        return http._transport._pool._ssl_context  # type: ignore[attr-defined,no-any-return]
+
+    first, second, by_environment = HttpClient(trust_env=False), HttpClient(trust_env=False), HttpClient()
+    assert context(first) is context(second) is not context(by_environment)
+    for http in (first, by_environment):
+        assert context(http).verify_mode == ssl.CERT_REQUIRED and context(http).check_hostname and context(http).get_ca_certs()
+
+
+def test_whom_the_environment_names_is_trusted_where_it_is_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "nobody.pem").write_text(NOBODY)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nobody.pem"))
+    with pytest.raises(ssl.SSLError):
+        trusted.__wrapped__(True)
+    assert trusted.__wrapped__(False).get_ca_certs()

@@ -13,9 +13,10 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from services.adapters.log.batch import Batch
-from services.adapters.log.checksum import Checked, checking_here
+from services.adapters.log.checksum import CRC, CRC_AT, Checked, checking_here, checksum
 from services.adapters.log.cluster import Cluster
 from services.adapters.log.reader import Reader
+from services.adapters.log.unpacked import Unpacked, aiokafkas, as_it_is, unpacked_here
 
 NONE, LZ4 = 0, 3
 REPEATING = [bytes([i]) * 500 for i in range(40)]
@@ -108,3 +109,62 @@ def test_an_answer_can_be_asked_whatever_aiokafkas_own_can() -> None:
         ours, theirs = Checked(data), MemoryRecords(data)
         assert (ours.size_in_bytes(), ours.has_next()) == (theirs.size_in_bytes(), theirs.has_next())
     assert (Checked(b"").next_batch(), Checked(whole).has_next()) == (None, True)
+
+
+def placed(batch: bytes, offset: int, attributes: int = 0, last: int | None = None) -> bytes:
+    """As a broker keeps it: from this offset on, with more attributes, or up to a last offset that was compacted away."""
+    made = bytearray(batch)
+    made[0:8] = offset.to_bytes(8, "big")
+    made[21:23] = (int.from_bytes(made[21:23], "big") | attributes).to_bytes(2, "big")
+    if last is not None:
+        made[23:27] = (last - offset).to_bytes(4, "big")
+    CRC.pack_into(made, CRC_AT, checksum(made, 0, len(made)))
+    return bytes(made)
+
+
+BY_BROKER, CONTROL = 0x08, 0x20
+A, B, C = REPEATING[:5], [b"", *REPEATING[:2]], REPEATING[:1]
+EVENTS = TopicPartition("events", 0)
+ANSWERS = {
+    "one batch": [placed(built(Batch(1 << 20), A), 0)],
+    "two, stamped by the broker": [placed(built(Batch(1 << 20), A), 0, BY_BROKER), placed(built(Batch(1 << 20), B), 5, BY_BROKER)],
+    "a control batch between": [
+        placed(built(Batch(1 << 20), A), 0), placed(built(BatchBuilder(1 << 20, NONE), C), 5, CONTROL), placed(built(Batch(1 << 20), B), 6),
+    ],
+    "compacted": [placed(built(Batch(1 << 20), A), 0, last=9), placed(built(Batch(1 << 20), B), 10)],
+    "nothing": [],
+}
+
+
+@pytest.mark.parametrize("start", range(7))
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+def test_a_record_as_its_batch_has_it_says_what_aiokafkas_own_says(answer: list[bytes], start: int) -> None:
+    """And a consumer stands after each where it would stand with aiokafka's: it goes on in the middle, too."""
+    data = b"".join(answer)
+    theirs, ours = aiokafkas(EVENTS, MemoryRecords(data), None, start, None, None, False, 0), Unpacked(MemoryRecords(data), start)
+    while True:
+        a, b = next(theirs, None), next(ours, None)
+        assert ours.next_fetch_offset == theirs.next_fetch_offset
+        if a is None or b is None:
+            assert a is b
+            break
+        assert (b.offset, b.timestamp, b.timestamp_type, b.key, b.value, list(b.headers)) == (
+            a.offset, a.timestamp, a.timestamp_type, a.key, a.value, list(a.headers)
+        )  # fmt: skip
+
+
+def test_pieces_of_an_answer_follow_one_another() -> None:
+    """aiokafka takes as many as were asked for, and later goes on with the same."""
+    records = Unpacked(MemoryRecords(ANSWERS["two, stamped by the broker"][0]), 0)
+    assert [r.offset for r, _ in zip(records, range(2), strict=False)] == [0, 1]
+    assert records.next_fetch_offset == 3  # zip had taken one more
+    assert [r.offset for r in records] == [3, 4]
+
+
+async def test_only_a_consumer_that_asks_for_it_is_given_records_as_their_batches_have_them() -> None:
+    of_value = Reader(Cluster("127.0.0.1:1"), "events").kafka._value_deserializer
+    assert of_value is as_it_is is unpacked_here()["value_deserializer"]
+    data = ANSWERS["one batch"][0]
+    assert isinstance(fetcher.PartitionRecords(EVENTS, MemoryRecords(data), None, 0, None, of_value, False, 0), Unpacked)
+    [first, *_] = fetcher.PartitionRecords(EVENTS, MemoryRecords(data), None, 0, None, None, True, 0)
+    assert (first.topic, first.partition, first.offset) == ("events", 0, 0)

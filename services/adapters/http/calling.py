@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -28,6 +30,12 @@ def under_way_within(seconds: float) -> dict[str, Any]:
     return {"trace": look}
 
 
+@cache
+def trusted(by_environment: bool) -> ssl.SSLContext:
+    """Whom a client of ours trusts over TLS: read once a process, for it takes some 20 ms. `SSL_CERT_FILE` and `SSL_CERT_DIR` may say otherwise."""
+    return httpx2.create_ssl_context(trust_env=by_environment)
+
+
 class HttpClient(httpx2.AsyncClient):
     """`httpx2.AsyncClient`, whose errors of the wire are all `httpx2.HTTPError`; it keeps no connection for longer than `KEPT`.
 
@@ -37,6 +45,7 @@ class HttpClient(httpx2.AsyncClient):
 
     def __init__(self, most: int = 100, **options: Any) -> None:
         """`most` is how many connections there are at once; `options` are httpx2's."""
+        options.setdefault("verify", trusted(options.get("trust_env", True)))
         super().__init__(limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most // 4, keepalive_expiry=KEPT), **options)
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:

@@ -39,7 +39,8 @@ class Following:
     """`run` follows one partition until it is cancelled, notes in `done` the next record that it has not dealt with, and beats."""
 
     def __init__(self, group: Group, run: Callable[[int, Beat], Coroutine[Any, Any, None]], name: str, progress: Progress | None = None) -> None:
-        self.group, self.name, self._run, self.progress, self.again = group, name, run, progress or Progress(), AGAIN
+        self.group, self.name, self._run, self.progress = group, name, run, progress or Progress()
+        self.again, self.every = AGAIN, COMMIT
         self.ours: frozenset[int] = frozenset()
         self._is_stopping = False
         self.done: dict[int, int] = {}
@@ -110,7 +111,7 @@ class Following:
     async def _tell(self, beat: Beat) -> None:
         while True:
             beat()
-            await asyncio.sleep(COMMIT)
+            await asyncio.sleep(self.every)
             done = self._news({number: offset for number, offset in self.done.items() if number in self.ours})
             if await self.group.commit(done):
                 self._told |= done

@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import structlog
@@ -33,7 +34,6 @@ from aiokafka.errors import (
     RecordListTooLargeError,
     UnknownProducerId,
 )
-from aiokafka.structs import ConsumerRecord
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.adapters.faultpoint import faultpoint
@@ -43,6 +43,7 @@ from services.adapters.log.codec import About, Codec, Kept, partition_of
 from services.adapters.log.reader import Reader, Readers, Taken, taken
 from services.adapters.log.rights import READ, TOPIC, WRITE, Operation, why
 from services.adapters.log.topics import LARGEST, ensure
+from services.adapters.log.unpacked import Record
 from services.kernel.errors import Bug, Misconfigured, RejectedInput, TrimtabError, Unavailable
 from services.kernel.ports import Clock
 from services.kernel.record import Stamped
@@ -338,7 +339,7 @@ class KafkaLog(Generic[T]):
     async def kept(self, partition: int, offset: int, limit: int = 1000, size: int | None = None) -> list[Kept]:
         """As `read`, with keys, headers and bytes; of about `size` bytes at most, but one record always."""
         is_enough = None if size is None else lambda rows: sum(len(k.value) for k in rows) >= size
-        return await self._page(partition, offset, limit, kept_of, is_enough)
+        return await self._page(partition, offset, limit, partial(kept_of, partition), is_enough)
 
     async def ends(self, partition: int) -> tuple[int, int]:
         """(the first record that is there, the next that will be)."""
@@ -346,7 +347,7 @@ class KafkaLog(Generic[T]):
             return await reader.begins(), await reader.ends()
 
     async def _page(
-        self, partition: int, offset: int, limit: int, keep: Callable[[ConsumerRecord], R], is_enough: Callable[[list[R]], bool] | None = None
+        self, partition: int, offset: int, limit: int, keep: Callable[[Record], R], is_enough: Callable[[list[R]], bool] | None = None
     ) -> list[R]:
         if self._closed:  # an empty answer would say that nothing is there
             raise Unavailable("the log is closed", reason="log_closed")
@@ -455,9 +456,9 @@ def headers_of(about: About, key: str, number: str, now: int, source: str) -> li
     return [*((f"ce_{name}", text.encode()) for name, text in told.items()), ("content-type", about.content.encode())]
 
 
-def kept_of(record: ConsumerRecord) -> Kept:
+def kept_of(partition: int, record: Record) -> Kept:
     key = (record.key or b"").decode(errors="replace")
-    return Kept(record.partition, record.offset, record.timestamp * 1000, key, _texts(record.headers), record.value or b"")
+    return Kept(partition, record.offset, record.timestamp * 1000, key, _texts(record.headers), record.value or b"")
 
 
 def _texts(headers: Sequence[tuple[str, bytes | None]]) -> tuple[tuple[str, str], ...]:

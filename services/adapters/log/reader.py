@@ -11,11 +11,12 @@ from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
-from aiokafka.structs import ConsumerRecord, TopicPartition
+from aiokafka.structs import TopicPartition
 
 from services.adapters.log.checksum import checking_here
 from services.adapters.log.cluster import Cluster, Topic, end_consumer
 from services.adapters.log.rights import READ, TOPIC, why
+from services.adapters.log.unpacked import Record, unpacked_here
 from services.kernel.errors import Unavailable, Unreadable
 
 R = TypeVar("R")
@@ -31,7 +32,7 @@ PIECE = 100  # records taken at once: each is a dozen objects, which are gone be
 
 # What the log itself reads of a record: (offset, timestamp in milliseconds, who gave that, value). No class of its own, which would take thrice as long.
 Taken = tuple[int, int, int, bytes | None]
-taken: Callable[[ConsumerRecord], Taken] = attrgetter("offset", "timestamp", "timestamp_type", "value")
+taken: Callable[[Record], Taken] = attrgetter("offset", "timestamp", "timestamp_type", "value")
 
 
 class Reader:
@@ -40,7 +41,8 @@ class Reader:
     def __init__(self, cluster: Cluster, topic: str) -> None:
         self.topic, self.partition, self.position = topic, -1, -1
         bounds = {"max_partition_fetch_bytes": 4 << 20, "fetch_max_wait_ms": LOOK, "request_timeout_ms": 10_000, "metadata_max_age_ms": 60_000}
-        self.kafka = AIOKafkaConsumer(**cluster.options(), group_id=None, enable_auto_commit=False, auto_offset_reset="none", **bounds, **checking_here())
+        ours = {**bounds, **checking_here(), **unpacked_here()}
+        self.kafka = AIOKafkaConsumer(**cluster.options(), group_id=None, enable_auto_commit=False, auto_offset_reset="none", **ours)
         self._closing: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -74,7 +76,7 @@ class Reader:
         await self.known()
         return int((await self.kafka.end_offsets([self.at]))[self.at])
 
-    async def page(self, offset: int, limit: int, keep: Callable[[ConsumerRecord], R], is_enough: Callable[[list[R]], bool] | None = None) -> list[R]:
+    async def page(self, offset: int, limit: int, keep: Callable[[Record], R], is_enough: Callable[[list[R]], bool] | None = None) -> list[R]:
         """What `keep` makes of up to `limit` records from `offset`, or from the first that is there. Raises Unreadable where all of them are lost.
 
         It ends sooner, a few records late at most, where `is_enough` says so of those that are read.
@@ -134,13 +136,13 @@ class Reader:
     def _lost(self, offset: int, begin: int) -> Unreadable:
         return Unreadable(f"records {offset} to {begin - 1} of {self.topic}-{self.partition} were deleted before they were read", begin)
 
-    async def _some(self, most: int, keep: Callable[[ConsumerRecord], R]) -> list[R]:
+    async def _some(self, most: int, keep: Callable[[Record], R]) -> list[R]:
         """What `keep` makes of the records of one answer that are there, or come soon; perhaps nothing."""
         kept: list[R] = []
         while len(kept) < most:
             size = min(PIECE, most - len(kept))
             try:
-                found: dict[TopicPartition, list[ConsumerRecord]] = await self.kafka.getmany(self.at, timeout_ms=0 if kept else LOOK, max_records=size)
+                found: dict[TopicPartition, list[Record]] = await self.kafka.getmany(self.at, timeout_ms=0 if kept else LOOK, max_records=size)
             except KafkaError:
                 if kept:  # it is raised again where what comes next is asked for
                     break
