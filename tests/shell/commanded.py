@@ -1,25 +1,34 @@
-"""`trimtab` as people run it: every command a process of its own, with nothing of this process's settings, ended by its pid."""
+"""`trimtab` as people run it: every command a process of its own, with nothing of this process's settings, ended by its pid.
+
+Each is a fork of one that has read all modules (`tests.e2e.plug.zygote`), since to read them takes longer than most commands do. It gets the words, the
+environment and the files of a command of its own, and runs the same entry point.
+"""
 
 from __future__ import annotations
 
+import atexit
 import os
+import select
 import signal
-import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
 
+from tests.e2e.plug.zygote import CLEAN as WITHOUT_SETTINGS
+from tests.e2e.plug.zygote import Zygote
 from tests.e2e.running import PACK, SECRET, signed
-from tests.shell.sandboxed import ROOT, Sandbox, sandbox
+from tests.shell.sandboxed import Sandbox, sandbox
 
 T = TypeVar("T")
-COMMAND = [sys.executable, "-m", "services"]
+COMMAND = [sys.executable, "-m", "services"]  # for what a fork cannot be given: a terminal
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("TRIMTAB_")}
 
 
@@ -42,16 +51,67 @@ class Said:
 
 def run(*arguments: object, **settings: str) -> Said:
     """One command with these TRIMTAB_ settings alone."""
-    environment = CLEAN | {f"TRIMTAB_{k.upper()}": v for k, v in settings.items()}
-    done = subprocess.run([*COMMAND, *map(str, arguments)], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    return Said(done.returncode, done.stdout, done.stderr)
+    with tempfile.TemporaryDirectory(prefix="trimtab-said-") as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        child = zygote().start({f"TRIMTAB_{k.upper()}": v for k, v in settings.items()}, err, [*map(str, arguments)], out)
+        code = child.ended(60)
+        if code is None:
+            child.send(signal.SIGKILL)
+            raise AssertionError(f"trimtab {arguments} did not end within 60 s: {out.read_text()}{err.read_text()}")
+        return Said(code, out.read_text(), err.read_text())
+
+
+def zygote() -> Zygote:
+    """One for all commands of this process that find the same modules; it ends with it, and its children with it."""
+    return _zygote(CLEAN.get("PYTHONPATH"))
+
+
+@cache
+def _zygote(modules: str | None) -> Zygote:
+    made = Zygote(environment=WITHOUT_SETTINGS | ({} if modules is None else {"PYTHONPATH": modules}))
+    atexit.register(made.close)
+    return made
+
+
+class Process:
+    """A command that goes on, and what it says."""
+
+    def __init__(self, settings: dict[str, str], log: Path, words: Sequence[str]) -> None:
+        with tempfile.TemporaryDirectory(prefix="trimtab-says-") as folder:
+            pipe = Path(folder) / "out"
+            os.mkfifo(pipe)
+            file = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # opened before there is a writer
+            self._child = zygote().start(settings, log, words, pipe)
+            while not select.select([file], [], [], 0.02)[0] and self.poll() is None:
+                pass  # before its first words the file is not to be waited on: it is at its end until it has a writer
+        os.set_blocking(file, True)
+        self.stdout = os.fdopen(file)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def poll(self) -> int | None:
+        return self._child.ended()
+
+    def wait(self, seconds: float) -> int:
+        code = self._child.ended(seconds)
+        if code is None:
+            raise AssertionError(f"process {self.pid} did not end within {seconds:g} s")
+        return code
+
+    def send_signal(self, sign: signal.Signals) -> None:
+        self._child.send(sign)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
 
 
 @dataclass
 class Up:
     """`trimtab up`, and commands that talk to it."""
 
-    process: subprocess.Popen[str]
+    process: Process
     data: Path
     told: str  # its first line
     login: str
@@ -106,8 +166,8 @@ class Up:
         """(exit code, the rest of what it says)."""
         self.http.close()
         self.process.send_signal(sign)
-        rest, _ = self.process.communicate(timeout=30)
-        return self.process.returncode, rest
+        code = self.process.wait(30)
+        return code, self.process.stdout.read()
 
 
 def until(ask: Callable[[], T | None], seconds: float = 60) -> T:
@@ -124,11 +184,9 @@ def until(ask: Callable[[], T | None], seconds: float = 60) -> T:
 def up(data: Path, **settings: str) -> Iterator[Up]:
     """A Trimtab on a free port, ended with the block if it was not before."""
     values = {"data": str(data), "port": "0", "webhook_secrets": f'{{"sandbox": ["{SECRET}"]}}'} | settings
-    environment = CLEAN | {f"TRIMTAB_{k.upper()}": v for k, v in values.items()}
     log = data.with_name(f"{data.name}.log")
-    with log.open("a") as err:
-        process = subprocess.Popen([*COMMAND, "up"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=err, text=True)
-    assert process.stdout is not None
+    log.touch()
+    process = Process({f"TRIMTAB_{k.upper()}": v for k, v in values.items()}, log, ["up"])
     try:
         told, login = process.stdout.readline(), process.stdout.readline()
         assert login, log.read_text()

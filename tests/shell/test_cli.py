@@ -21,8 +21,8 @@ import pytest
 from services import VERSION
 from services.people import partition
 from tests.e2e.running import PACK
-from tests.shell.commanded import CLEAN, COMMAND, ROOT, Up, run, until, up, up_with_a_platform
-from tests.shell.sandboxed import Sandbox
+from tests.shell.commanded import CLEAN, COMMAND, Up, run, until, up, up_with_a_platform
+from tests.shell.sandboxed import ROOT, Sandbox
 
 AD = "sandbox/demo/c1/g1/a1"
 TESTED = (

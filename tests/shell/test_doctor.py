@@ -121,7 +121,9 @@ PLANTED: dict[str, tuple[Callable[[Path], object], str, str, str]] = {
     "a ledger's end cut off": (
         lambda d: tampered(d, "DELETE FROM ledger WHERE sequence = (SELECT max(sequence) FROM ledger)"), FAIL, "ledger", "its head says"
     ),
-    "decisions taken in that the log does not hold": (lambda d: sql(d / "decisions.db", "DELETE FROM records WHERE number > 0"), WARN, "decisions", "older"),
+    "decisions taken in that the log does not hold": (
+        lambda d: sql(d / "decisions.db", "DELETE FROM records WHERE number = (SELECT max(number) FROM records)"), WARN, "decisions", "older"
+    ),
     "a damaged checkpoint": (lambda d: flip(newest(d), -5), WARN, "checkpoints", "does not agree"),
     "a log that lost its last records": (
         lambda d: sql(d / "events.db", f"DELETE FROM records WHERE number >= {records(d) - 2}"), FAIL, "checkpoints", "has lost records"

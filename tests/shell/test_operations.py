@@ -23,7 +23,8 @@ from services.adapters.clock import ManualClock, SystemClock
 from services.adapters.http.serving import open_port
 from services.kernel.errors import Unavailable
 from tests.e2e.running import PACK, running
-from tests.shell.commanded import ROOT, Up, run, until, up, up_with_a_platform
+from tests.shell.commanded import Up, run, until, up, up_with_a_platform
+from tests.shell.sandboxed import ROOT
 
 HOUR = 3_600_000_000
 TOKEN = "canary-token-7391"

@@ -1,6 +1,6 @@
 """`trimtab up` in a tenth of the time: a process that has imported everything forks a child that runs the real command, real HTTP and real files.
 
-    {"settings": {...}, "log": "...", "words": ["up"]}  ->  {"number": ..., "pid": ...}  ->  ... ->  {"number": ..., "code": ..., "at": ...}
+    {"settings": {...}, "log": "...", "out": "...", "words": ["up"]}  ->  {"number": ..., "pid": ...}  ->  ... ->  {"number": ..., "code": ..., "at": ...}
 
 
 It forks before any thread or loop exists, as many children as are asked for, and numbers them: a process id is another child's after a while. `Started` is
@@ -69,15 +69,17 @@ class Command:
 class Zygote:
     """Starts children; of one thread."""
 
-    def __init__(self, command: Sequence[str] = (sys.executable, "-m", __name__)) -> None:
-        self._process = subprocess.Popen(command, cwd=ROOT, env=CLEAN, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    def __init__(self, command: Sequence[str] = (sys.executable, "-m", __name__), environment: Mapping[str, str] = CLEAN) -> None:
+        self._process = subprocess.Popen(command, cwd=ROOT, env=dict(environment), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self._ended: dict[int, tuple[int, float]] = {}  # a child's number -> (code, when)
         assert self._process.stdout is not None
         self._lines = Lines(self._process.stdout.fileno())
 
-    def start(self, settings: Mapping[str, str], log: Path, words: Sequence[str] = ("up",)) -> Child:
+    def start(self, settings: Mapping[str, str], log: Path, words: Sequence[str] = ("up",), out: Path | None = None) -> Child:
+        """What it says goes to `out`, a file or a named pipe, or nowhere; its errors to `log`."""
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"settings": dict(settings), "log": str(log), "words": list(words)}).encode() + b"\n")
+        wanted = {"settings": dict(settings), "log": str(log), "words": list(words), "out": str(out or os.devnull)}
+        self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
         self._process.stdin.flush()
         while True:
             for said in self._said(30):
@@ -154,8 +156,8 @@ def main() -> None:
             wanted = json.loads(line)
             pid = os.fork()
             if pid == 0:
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
-                become(wanted["settings"], wanted["log"], wanted["words"])
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                become(wanted["settings"], wanted["log"], wanted["words"], wanted["out"])
             number = next(numbers)
             children[os.pidfd_open(pid)] = number, pid
             tell(number=number, pid=pid)
@@ -206,14 +208,14 @@ async def warm_up(folder: Path) -> None:
     await trimtab.stop()
 
 
-def become(settings: Mapping[str, str], log: str, words: Sequence[str]) -> None:
+def become(settings: Mapping[str, str], log: str, words: Sequence[str], out: str) -> None:
     """This process is `trimtab` with these settings and words, and ends as it does."""
     from services.__main__ import main as command
 
-    out, null = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND), os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.dup2(out, 2)
+    writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    for place, at in ((os.open(os.devnull, os.O_RDONLY), 0), (os.open(out, writing), 1), (os.open(log, writing), 2)):
+        os.dup2(place, at)
+        os.close(place)
     os.environ.update(settings)
     sys.argv = ["trimtab", *words]
     code = 0
@@ -224,6 +226,7 @@ def become(settings: Mapping[str, str], log: str, words: Sequence[str]) -> None:
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
+    sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
