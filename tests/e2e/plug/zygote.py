@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 ROOT = Path(__file__).parents[3]
-CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("TRIMTAB_")} | {"OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("TRIMTAB_")} | {"OPENBLAS_NUM_THREADS": "1"}
 
 
 class Started(Protocol):
