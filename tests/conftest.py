@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 from httpx2._transports import default as transports
 from hypothesis import settings
@@ -81,42 +83,61 @@ def postgres() -> Iterator[postgresql.Server]:
     server.remove()
 
 
+async def _migrate(url: str) -> None:
+    database = Database(url)
+    await migrate(database)
+    await database.close()
+
+
 @pytest.fixture(scope="session")
-def migrated(postgres: postgresql.Server) -> str:
-    """The name of a migrated database that nobody writes to: the others are copies of it."""
-
-    async def make() -> None:
-        database = Database(postgres.url("migrated"))
-        await migrate(database)
-        await database.close()
-
-    postgres.sql("CREATE DATABASE migrated")
+def on_server(postgres: postgresql.Server) -> Iterator[Callable[[str], None]]:
+    """Has one statement after the other done, as the superuser; by one connection, for a `psql` each would take longer than most of the tests."""
     with asyncio.Runner() as runner:
-        runner.run(make())
+        connection = runner.run(asyncpg.connect(postgres.url().replace("+asyncpg", "")))
+        yield lambda statement: runner.run(connection.execute(statement))
+        runner.run(connection.close())
+
+
+@pytest.fixture(scope="session")
+def migrated(postgres: postgresql.Server, on_server: Callable[[str], None]) -> str:
+    """The name of a migrated database that nobody writes to: the others are copies of it."""
+    on_server("CREATE DATABASE migrated")
+    with asyncio.Runner() as runner:
+        runner.run(_migrate(postgres.url("migrated")))
     return "migrated"
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of SQLite."""
+    place = tmp_path_factory.mktemp("migrated") / "trimtab.db"
+    with asyncio.Runner() as runner:
+        runner.run(_migrate(f"sqlite:///{place}"))
+    assert [p.name for p in place.parent.iterdir()] == [place.name], "all of it is in the file"
+    return place
 
 
 NUMBERS = count(1)
 
 
 @pytest.fixture
-def on_postgres(postgres: postgresql.Server, migrated: str) -> Iterator[Callable[[], str]]:
+def on_postgres(postgres: postgresql.Server, migrated: str, on_server: Callable[[str], None]) -> Iterator[Callable[[], str]]:
     """Makes new migrated databases, and gives their addresses."""
     made: list[str] = []
 
     def make() -> str:
         made.append(f"test_{next(NUMBERS)}")
-        postgres.sql(f"CREATE DATABASE {made[-1]} TEMPLATE {migrated}")
+        on_server(f"CREATE DATABASE {made[-1]} TEMPLATE {migrated}")
         return postgres.url(made[-1])
 
     yield make
     for name in made:
-        postgres.sql(f"DROP DATABASE {name} WITH (FORCE)")
+        on_server(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a database of each kind that we support; that of PostgreSQL is migrated already."""
+    """The address of a migrated database of each kind that we support."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'trimtab.db'}"
+        return f"sqlite:///{shutil.copy(request.getfixturevalue('migrated_file'), tmp_path / 'trimtab.db')}"
     return str(request.getfixturevalue("on_postgres")())

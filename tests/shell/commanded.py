@@ -1,30 +1,25 @@
 """`trimtab` as people run it: every command a process of its own, with nothing of this process's settings, ended by its pid.
 
-Each is a fork of one that has read all modules (`tests.e2e.plug.zygote`), since to read them takes longer than most commands do. It gets the words, the
-environment and the files of a command of its own, and runs the same entry point.
+Each is a fork, see `tests.shell.forked`.
 """
 
 from __future__ import annotations
 
-import atexit
 import os
-import select
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx2
 
-from tests.e2e.plug.zygote import CLEAN as WITHOUT_SETTINGS
-from tests.e2e.plug.zygote import Zygote
 from tests.e2e.running import PACK, SECRET, signed
+from tests.shell.forked import Process, zygote
 from tests.shell.sandboxed import Sandbox, sandbox
 
 T = TypeVar("T")
@@ -53,58 +48,12 @@ def run(*arguments: object, **settings: str) -> Said:
     """One command with these TRIMTAB_ settings alone."""
     with tempfile.TemporaryDirectory(prefix="trimtab-said-") as folder:
         out, err = Path(folder) / "out", Path(folder) / "err"
-        child = zygote().start({f"TRIMTAB_{k.upper()}": v for k, v in settings.items()}, err, [*map(str, arguments)], out)
+        child = zygote(CLEAN.get("PYTHONPATH")).start({f"TRIMTAB_{k.upper()}": v for k, v in settings.items()}, err, [*map(str, arguments)], out)
         code = child.ended(60)
         if code is None:
             child.send(signal.SIGKILL)
             raise AssertionError(f"trimtab {arguments} did not end within 60 s: {out.read_text()}{err.read_text()}")
         return Said(code, out.read_text(), err.read_text())
-
-
-def zygote() -> Zygote:
-    """One for all commands of this process that find the same modules; it ends with it, and its children with it."""
-    return _zygote(CLEAN.get("PYTHONPATH"))
-
-
-@cache
-def _zygote(modules: str | None) -> Zygote:
-    made = Zygote(environment=WITHOUT_SETTINGS | ({} if modules is None else {"PYTHONPATH": modules}))
-    atexit.register(made.close)
-    return made
-
-
-class Process:
-    """A command that goes on, and what it says."""
-
-    def __init__(self, settings: dict[str, str], log: Path, words: Sequence[str]) -> None:
-        with tempfile.TemporaryDirectory(prefix="trimtab-says-") as folder:
-            pipe = Path(folder) / "out"
-            os.mkfifo(pipe)
-            file = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # opened before there is a writer
-            self._child = zygote().start(settings, log, words, pipe)
-            while not select.select([file], [], [], 0.02)[0] and self.poll() is None:
-                pass  # before its first words the file is not to be waited on: it is at its end until it has a writer
-        os.set_blocking(file, True)
-        self.stdout = os.fdopen(file)
-
-    @property
-    def pid(self) -> int:
-        return self._child.pid
-
-    def poll(self) -> int | None:
-        return self._child.ended()
-
-    def wait(self, seconds: float) -> int:
-        code = self._child.ended(seconds)
-        if code is None:
-            raise AssertionError(f"process {self.pid} did not end within {seconds:g} s")
-        return code
-
-    def send_signal(self, sign: signal.Signals) -> None:
-        self._child.send(sign)
-
-    def kill(self) -> None:
-        self.send_signal(signal.SIGKILL)
 
 
 @dataclass
@@ -186,7 +135,7 @@ def up(data: Path, **settings: str) -> Iterator[Up]:
     values = {"data": str(data), "port": "0", "webhook_secrets": f'{{"sandbox": ["{SECRET}"]}}'} | settings
     log = data.with_name(f"{data.name}.log")
     log.touch()
-    process = Process({f"TRIMTAB_{k.upper()}": v for k, v in values.items()}, log, ["up"])
+    process = Process(["up"], log, {f"TRIMTAB_{k.upper()}": v for k, v in values.items()}, modules=CLEAN.get("PYTHONPATH"))
     try:
         told, login = process.stdout.readline(), process.stdout.readline()
         assert login, log.read_text()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+
+from tests.shell.forked import SANDBOX, Process
 
 ROOT = Path(__file__).parents[2]
 KEEP_SHORT = httpx2.Limits(keepalive_expiry=2)  # the platform closes what is idle for five seconds
@@ -21,7 +22,7 @@ class Sandbox:
     url: str
     journal: Path
     client: httpx2.Client
-    process: subprocess.Popen[str]
+    process: Process
 
     def fault(self, kind: str, **more: Any) -> None:
         self.client.post("/faults", json={"kind": kind, **more}).raise_for_status()
@@ -36,14 +37,12 @@ class Sandbox:
 @contextmanager
 def sandbox(folder: Path, *options: str) -> Iterator[Sandbox]:
     journal = folder / "journal.jsonl"
-    command = [sys.executable, "-m", "services.sandbox", "--port", "0", "--journal", str(journal), *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = Process(["--port", "0", "--journal", str(journal), *options], folder / "sandbox.log", {}, SANDBOX)
     try:
-        assert process.stdout is not None
         url = process.stdout.readline().split()[-1]
         with httpx2.Client(base_url=url, headers={"Authorization": "Bearer sandbox"}, timeout=10, limits=KEEP_SHORT) as client:
             yield Sandbox(url, journal, client, process)
     finally:
-        process.terminate()
+        process.send_signal(signal.SIGTERM)
         process.wait(10)
         process.stdout.close()

@@ -1,6 +1,7 @@
 """`trimtab up` in a tenth of the time: a process that has imported everything forks a child that runs the real command, real HTTP and real files.
 
-    {"settings": {...}, "log": "...", "out": "...", "words": ["up"]}  ->  {"number": ..., "pid": ...}  ->  ... ->  {"number": ..., "code": ..., "at": ...}
+    {"entry": "services.__main__", "words": ["up"], "settings": {...}, "out": "...", "log": "..."}
+        ->  {"number": ..., "pid": ...}  ->  ... ->  {"number": ..., "code": ..., "at": ...}
 
 
 It forks before any thread or loop exists, as many children as are asked for, and numbers them: a process id is another child's after a while. `Started` is
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import json
 import os
 import select
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 ROOT = Path(__file__).parents[3]
+TRIMTAB = "services.__main__"
 CLEAN = {k: v for k, v in os.environ.items() if not k.startswith("TRIMTAB_")} | {"OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -75,10 +78,10 @@ class Zygote:
         assert self._process.stdout is not None
         self._lines = Lines(self._process.stdout.fileno())
 
-    def start(self, settings: Mapping[str, str], log: Path, words: Sequence[str] = ("up",), out: Path | None = None) -> Child:
-        """What it says goes to `out`, a file or a named pipe, or nowhere; its errors to `log`."""
+    def start(self, settings: Mapping[str, str], log: Path, words: Sequence[str] = ("up",), out: Path | None = None, entry: str = TRIMTAB) -> Child:
+        """What it says goes to `out`, a file or a named pipe, or nowhere; its errors to `log`. `entry` is a module, whose `main` is called."""
         assert self._process.stdin is not None
-        wanted = {"settings": dict(settings), "log": str(log), "words": list(words), "out": str(out or os.devnull)}
+        wanted = {"settings": dict(settings), "log": str(log), "words": list(words), "out": str(out or os.devnull), "entry": entry}
         self._process.stdin.write(json.dumps(wanted).encode() + b"\n")
         self._process.stdin.flush()
         while True:
@@ -157,7 +160,7 @@ def main() -> None:
             pid = os.fork()
             if pid == 0:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
-                become(wanted["settings"], wanted["log"], wanted["words"], wanted["out"])
+                become(wanted["entry"], wanted["words"], wanted["settings"], wanted["out"], wanted["log"])
             number = next(numbers)
             children[os.pidfd_open(pid)] = number, pid
             tell(number=number, pid=pid)
@@ -191,7 +194,8 @@ async def warm_up(folder: Path) -> None:
     import services.production.actions
     import services.production.console
     import services.production.ingest
-    import services.production.rules  # noqa: F401
+    import services.production.rules
+    import services.sandbox.__main__  # noqa: F401
     from services.adapters.settings import Settings
     from services.adapters.telemetry import configure
     from services.embedded import Embedded
@@ -208,10 +212,9 @@ async def warm_up(folder: Path) -> None:
     await trimtab.stop()
 
 
-def become(settings: Mapping[str, str], log: str, words: Sequence[str], out: str) -> None:
-    """This process is `trimtab` with these settings and words, and ends as it does."""
-    from services.__main__ import main as command
-
+def become(entry: str, words: Sequence[str], settings: Mapping[str, str], out: str, log: str) -> None:
+    """This process is that command with these words and settings, and ends as it does."""
+    command = importlib.import_module(entry).main
     writing = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     for place, at in ((os.open(os.devnull, os.O_RDONLY), 0), (os.open(out, writing), 1), (os.open(log, writing), 2)):
         os.dup2(place, at)
