@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -91,11 +92,18 @@ async def _migrate(url: str) -> None:
 
 @pytest.fixture(scope="session")
 def on_server(postgres: postgresql.Server) -> Iterator[Callable[[str], None]]:
-    """Has one statement after the other done, as the superuser; by one connection, for a `psql` each would take longer than most of the tests."""
-    with asyncio.Runner() as runner:
-        connection = runner.run(asyncpg.connect(postgres.url().replace("+asyncpg", "")))
-        yield lambda statement: runner.run(connection.execute(statement))
-        runner.run(connection.close())
+    """Has one statement after the other done, as the superuser; by one connection, for a `psql` each would take longer than most of the tests.
+
+    It has a thread and a loop of its own: who asks may be in a loop, and is kept waiting.
+    """
+    with asyncio.Runner() as runner, ThreadPoolExecutor(1) as thread:
+
+        def run(work: Coroutine[Any, Any, Any]) -> Any:
+            return thread.submit(runner.run, work).result(60)
+
+        connection = run(asyncpg.connect(postgres.url().replace("+asyncpg", "")))
+        yield lambda statement: run(connection.execute(statement))
+        run(connection.close())
 
 
 @pytest.fixture(scope="session")
