@@ -36,11 +36,11 @@ fi
 rmdir "$probe"
 make setup
 .venv/bin/python deploy/kafka/broker.py --fetch
-wait "$building"
 make check
+wait "$building"
 make test
 .venv/bin/python -m pytest -n 2 --dist loadfile -m slow tests
 commits=$(git rev-list --count HEAD 2>/dev/null || echo 0)
-make planted PART=$((commits % 12 + 1))/12 # others with each commit
+make planted PART=$((commits % 24 + 1))/24 # others with each commit
 make demo EXIT=1
 make demo-production EXIT=1
