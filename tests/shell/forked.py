@@ -10,6 +10,8 @@ import os
 import select
 import signal
 import tempfile
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,9 +21,16 @@ from tests.e2e.plug.zygote import CLEAN, TRIMTAB, Zygote
 SANDBOX = "services.sandbox.__main__"
 
 
-@cache
+STARTS = 60.0  # seconds until a command says something
+
+
 def zygote(modules: str | None = None) -> Zygote:
     """One for all commands of this process that find the same modules (PYTHONPATH); it ends with it, and its children with it."""
+    return _zygote(CLEAN.get("PYTHONPATH") if modules is None else modules)
+
+
+@cache
+def _zygote(modules: str | None) -> Zygote:
     made = Zygote(environment=CLEAN | ({} if modules is None else {"PYTHONPATH": modules}))
     atexit.register(made.close)
     return made
@@ -31,17 +40,26 @@ class Process:
     """A command that goes on, and what it says."""
 
     def __init__(self, words: Sequence[str], log: Path, settings: Mapping[str, str], entry: str = TRIMTAB, modules: str | None = None) -> None:
+        """It has said something, or has ended. Raises AssertionError, and it is killed, where it says nothing for too long."""
         with tempfile.TemporaryDirectory(prefix="trimtab-says-") as folder:
             pipe = Path(folder) / "out"
             os.mkfifo(pipe)
-            file = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # opened before there is a writer
+            self.stdout = os.fdopen(os.open(pipe, os.O_RDONLY | os.O_NONBLOCK))  # opened before there is a writer
             self._child = zygote(modules).start(settings, log, words, pipe, entry)
-            said = select.poll()
-            said.register(file, select.POLLIN)
-            while not said.poll(20) and self.poll() is None:
-                pass  # until it has a writer, the pipe would be at its end for who reads it
-        os.set_blocking(file, True)
-        self.stdout = os.fdopen(file)
+            try:
+                self._hear()
+            except BaseException:
+                self.kill()
+                self.stdout.close()
+                raise
+        os.set_blocking(self.stdout.fileno(), True)
+
+    def _hear(self) -> None:
+        """Until it has a writer, the pipe would be at its end for who reads it."""
+        said, until = select.poll(), time.monotonic() + STARTS
+        said.register(self.stdout, select.POLLIN)
+        while not said.poll(20) and self.poll() is None:
+            assert time.monotonic() < until, f"process {self.pid} has said nothing within {STARTS:g} s"
 
     @property
     def pid(self) -> int:
@@ -49,6 +67,15 @@ class Process:
 
     def poll(self) -> int | None:
         return self._child.ended()
+
+    def rest(self, seconds: float) -> tuple[int, str]:
+        """(exit code, what it still says) of one that ends within so many seconds; it is heard meanwhile, for a full pipe would keep it."""
+        said: list[str] = []
+        hearing = threading.Thread(target=lambda: said.append(self.stdout.read()), daemon=True)
+        hearing.start()
+        code = self.wait(seconds)
+        hearing.join(seconds)
+        return code, "".join(said)
 
     def wait(self, seconds: float) -> int:
         code = self._child.ended(seconds)

@@ -37,9 +37,12 @@ class Sandbox:
 @contextmanager
 def sandbox(folder: Path, *options: str) -> Iterator[Sandbox]:
     journal = folder / "journal.jsonl"
-    process = Process(["--port", "0", "--journal", str(journal), *options], folder / "sandbox.log", {}, SANDBOX)
+    log = folder / "sandbox.log"
+    process = Process(["--port", "0", "--journal", str(journal), *options], log, {}, SANDBOX)
     try:
-        url = process.stdout.readline().split()[-1]
+        told = process.stdout.readline()
+        assert told, log.read_text()
+        url = told.split()[-1]
         with httpx2.Client(base_url=url, headers={"Authorization": "Bearer sandbox"}, timeout=10, limits=KEEP_SHORT) as client:
             yield Sandbox(url, journal, client, process)
     finally:

@@ -55,6 +55,31 @@ def w(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         yield World(trimtab, platform, fired, folder)
 
 
+COLD = (
+    "status",
+    "decisions",
+    "keys",
+    "escalations",
+    "quarantine",
+    "rules list",
+    "audit verify",
+    "log segments",
+    "checkpoint list",
+    "checkpoint verify",
+    "doctor",
+    f"explain {AD}",
+)
+
+
+@pytest.mark.parametrize("words", COLD)
+def test_each_command_finds_by_itself_what_it_needs_and_says_nothing_else(w: World, words: str) -> None:
+    """Not as a fork that has read every module, as all other tests here."""
+    environment = CLEAN | {"TRIMTAB_DATA": str(w.up.data)}
+    done = subprocess.run([*COMMAND, *words.split()], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout, "where there is nothing to list, that is said"
+
+
 # -- running --------------------------------------------------------------------------------------------------------------
 
 

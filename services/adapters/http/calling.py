@@ -30,10 +30,20 @@ def under_way_within(seconds: float) -> dict[str, Any]:
     return {"trace": look}
 
 
+def trust(url: str, by_environment: bool) -> ssl.SSLContext:
+    """Whom a client of this address trusts over TLS: nobody where it speaks plain HTTP and the environment names no proxy, for reading whom takes 20 ms."""
+    return _nobody() if url.startswith("http://") and not by_environment else _known(by_environment)
+
+
 @cache
-def trusted(by_environment: bool) -> ssl.SSLContext:
-    """Whom a client of ours trusts over TLS: read once a process, for it takes some 20 ms. `SSL_CERT_FILE` and `SSL_CERT_DIR` may say otherwise."""
+def _known(by_environment: bool) -> ssl.SSLContext:
+    """As the system trusts, or as `SSL_CERT_FILE` and `SSL_CERT_DIR` say; read once a process."""
     return httpx2.create_ssl_context(trust_env=by_environment)
+
+
+@cache
+def _nobody() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class HttpClient(httpx2.AsyncClient):
@@ -45,7 +55,8 @@ class HttpClient(httpx2.AsyncClient):
 
     def __init__(self, most: int = 100, **options: Any) -> None:
         """`most` is how many connections there are at once; `options` are httpx2's."""
-        options.setdefault("verify", trusted(options.get("trust_env", True)))
+        if not {"verify", "cert", "transport"} & options.keys():
+            options["verify"] = trust(str(options.get("base_url", "")), options.get("trust_env", True))
         super().__init__(limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most // 4, keepalive_expiry=KEPT), **options)
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:

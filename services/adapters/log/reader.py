@@ -28,7 +28,7 @@ AGAIN = 0.2  # seconds between attempts
 FEWEST, MOST = 4, 32  # readers of a topic
 PAGE = 1000  # records
 FEW = 8  # records taken at once where each may be large
-PIECE = 100  # records taken at once: each is a dozen objects, which are gone before the collector sees them, and before they leave the processor's cache
+PIECE = 100  # records taken at once: what each is made of is gone before the collector sees it, and before it leaves the processor's cache
 
 # What the log itself reads of a record: (offset, timestamp in milliseconds, who gave that, value). No class of its own, which would take thrice as long.
 Taken = tuple[int, int, int, bytes | None]

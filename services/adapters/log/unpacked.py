@@ -6,7 +6,7 @@ process get what they always got.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from aiokafka.consumer import fetcher
@@ -57,12 +57,11 @@ def as_it_is(value: bytes | None) -> bytes | None:
 def _records(partition: Any, batches: Any, aborted: Any, offset: int, of_key: Any, of_value: Any, check_crcs: bool, isolation: int) -> Any:
     if of_value is not as_it_is:
         return aiokafkas(partition, batches, aborted, offset, of_key, of_value, check_crcs, isolation)
-    assert not check_crcs and isolation == fetcher.READ_UNCOMMITTED, "what is left out here is not asked for"
     return Unpacked(batches, offset)
 
 
-def unpacked_here() -> dict[str, Callable[[bytes | None], bytes | None]]:
-    """What an aiokafka consumer is told so that it gives records as its batches have them: offset, timestamp, timestamp_type, key, value, headers."""
+def unpacked_here() -> dict[str, Any]:
+    """What an aiokafka consumer is told so that it gives records as its batches have them, and asks for nothing that is left out here."""
     assert fetcher.PartitionRecords in (aiokafkas, _records), "this aiokafka makes its records elsewhere"
     fetcher.PartitionRecords = _records
-    return {"value_deserializer": as_it_is}
+    return {"value_deserializer": as_it_is, "check_crcs": False, "isolation_level": "read_uncommitted"}

@@ -11,6 +11,7 @@ what both it and the real command give.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import gc
 import importlib
 import json
@@ -22,7 +23,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -129,7 +130,7 @@ class Child:
         return self._code
 
     def send(self, sign: signal.Signals) -> None:
-        if self._code is None:  # afterwards the id may be anybody's
+        if self.ended() is None:  # afterwards the id may be anybody's
             with suppress(ProcessLookupError):
                 os.kill(self.pid, sign)
 
@@ -221,17 +222,30 @@ def become(entry: str, words: Sequence[str], settings: Mapping[str, str], out: s
         os.close(place)
     os.environ.update(settings)
     sys.argv = ["trimtab", *words]
-    code = 0
-    try:
-        command()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        code = 1
+    code = ended_with(command)
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are not daemons, as every process does at its end
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
+
+
+def ended_with(command: Callable[[], object]) -> int:
+    """The code with which Python would end after it."""
+    try:
+        command()
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    else:
+        return 0
+    return 1
 
 
 if __name__ == "__main__":
