@@ -40,7 +40,7 @@ make check
 wait "$building"
 trap - EXIT
 make test
-.venv/bin/python -m pytest -n 2 --dist loadfile -m slow tests
+.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m slow tests
 commits=$(git rev-list --count HEAD 2>/dev/null || echo 0)
 make planted PART=$((commits % 24 + 1))/24 # others with each commit
 make demo EXIT=1

@@ -35,6 +35,14 @@ def _read_once(verify: Any = True, cert: Any = None, trust_env: bool = True) -> 
 
 transports.create_ssl_context = _read_once  # thousands of tests make clients, and each would read a thousand certificates
 
+LONGEST = ("test_siege.py", "test_simulation.py", "test_plug.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest is begun first: nothing is left to wait for alone."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
 SOON = {"broker.session.timeout.ms": "2000", "broker.heartbeat.interval.ms": "400"}  # a controller believes sooner that a broker is gone, or back
 
 
