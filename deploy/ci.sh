@@ -10,7 +10,7 @@ python3 deploy/kubernetes/programs.py --fetch & # takes minutes, where it is not
 building=$!
 trap 'kill "$building" 2>/dev/null || :' EXIT
 packages=()
-debians=/usr/bin/python3 # built with a profile's guidance, which a version manager's mostly is not: every test takes a fifth less
+debians=/usr/bin/python3 # built with a profile's guidance, which a version manager's mostly is not: every test takes less
 if [ -z "${PYTHON:-}" ] && [ ! -e .venv ] && "$debians" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
   export PYTHON=$debians
 fi

@@ -164,39 +164,50 @@ async def test_any_other_fault_stays_what_it_is() -> None:
 
 
 @pytest.fixture
-def by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client makes of `verify` what it does outside of tests."""
-    monkeypatch.setattr(transports, "create_ssl_context", httpx2.create_ssl_context)
+def trusts(monkeypatch: pytest.MonkeyPatch) -> Callable[..., ssl.SSLContext]:
+    """Makes a client, as it is made outside of tests; returns whom it trusts."""
+    made: list[ssl.SSLContext] = []
+
+    def make(*of: Any, **options: Any) -> ssl.SSLContext:
+        made.append(httpx2.create_ssl_context(*of, **options))
+        return made[-1]
+
+    monkeypatch.setattr(transports, "create_ssl_context", make)
+
+    def client(**options: Any) -> ssl.SSLContext:
+        made.clear()
+        HttpClient(**options)
+        return made[0]
+
+    return client
 
 
-def context(http: HttpClient) -> ssl.SSLContext:
-    return http._transport._pool._ssl_context  # type: ignore[attr-defined,no-any-return]
+def test_clients_share_what_they_trust_and_it_is_no_less(trusts: Callable[..., ssl.SSLContext]) -> None:
+    first, second, by_environment = trusts(trust_env=False), trusts(base_url="https://ads.example", trust_env=False), trusts()
+    assert first is second is not by_environment
+    for whom in (first, by_environment, trusts(base_url="http://ads.example")):  # a proxy may be asked over TLS
+        assert whom.verify_mode == ssl.CERT_REQUIRED and whom.check_hostname and whom.get_ca_certs()
 
 
-def test_clients_share_what_they_trust_and_it_is_no_less(by_itself: None) -> None:
-    first, second, by_environment = HttpClient(trust_env=False), HttpClient(base_url="https://ads.example", trust_env=False), HttpClient()
-    assert context(first) is context(second) is not context(by_environment)
-    for http in (first, by_environment, HttpClient(base_url="http://ads.example")):  # a proxy may be asked over TLS
-        assert context(http).verify_mode == ssl.CERT_REQUIRED and context(http).check_hostname and context(http).get_ca_certs()
-
-
-def test_who_speaks_plain_http_trusts_nobody_over_tls(by_itself: None) -> None:
-    http = HttpClient(base_url="http://127.0.0.1:8080", trust_env=False)
-    assert (context(http).verify_mode, context(http).check_hostname, context(http).get_ca_certs()) == (ssl.CERT_REQUIRED, True, [])
+def test_who_speaks_plain_http_trusts_nobody_over_tls(trusts: Callable[..., ssl.SSLContext]) -> None:
+    whom = trusts(base_url="http://127.0.0.1:8080", trust_env=False)
+    assert (whom.verify_mode, whom.check_hostname, whom.get_ca_certs()) == (ssl.CERT_REQUIRED, True, [])
 
 
 @pytest.mark.filterwarnings("ignore:`cert=")
-def test_what_a_client_shows_of_itself_no_other_shows(by_itself: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_client_shows_of_itself_no_other_shows(trusts: Callable[..., ssl.SSLContext], monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[ssl.SSLContext] = []
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", lambda of, *_, **__: shown.append(of))
-    alone = HttpClient(trust_env=False, cert=("ours.crt", "ours.key"))
-    assert shown == [context(alone)] and context(alone) is not context(HttpClient(trust_env=False))
+    alone = trusts(trust_env=False, cert=("ours.crt", "ours.key"))
+    assert shown == [alone] and alone is not trusts(trust_env=False)
 
 
-def test_whom_the_environment_names_is_trusted_where_it_is_asked(by_itself: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_whom_the_environment_names_is_trusted_where_it_is_asked(
+    trusts: Callable[..., ssl.SSLContext], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "nobody.pem").write_text(NOBODY)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "nobody.pem"))
     calling._known.cache_clear()
     with pytest.raises(ssl.SSLError):
-        HttpClient()
-    assert context(HttpClient(trust_env=False)).get_ca_certs()
+        trusts()
+    assert trusts(trust_env=False).get_ca_certs()

@@ -31,7 +31,7 @@ def under_way_within(seconds: float) -> dict[str, Any]:
 
 
 def trust(url: str, by_environment: bool) -> ssl.SSLContext:
-    """Whom a client of this address trusts over TLS: nobody where it speaks plain HTTP past any proxy of the environment, for reading whom takes 20 ms."""
+    """Whom a client of this address trusts over TLS: nobody where it speaks plain HTTP past any proxy of the environment, for reading whom takes time."""
     return _nobody() if url.startswith("http://") and not by_environment else _known(by_environment)
 
 
