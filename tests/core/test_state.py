@@ -39,7 +39,7 @@ KEPT: dict[type[Any], tuple[str, str]] = {
     Partition: ("demand skipped workspaces now offset simulated", "guards _soon"),
     Workspace: (
         "name simulated facts targets changed ours activated effective born rules flights deadlines held interval judged fresh turn",
-        "guards changed_at ours_at lapsed shapes panels pairs _arrivals _taken _folded _goals _goals_until _currencies _lapsed_most",
+        "guards changed_at ours_at lapsed shapes panels pairs _arrivals _taken _folded _goals _goals_until _currencies _lapsed_most _foresight _foreseen",
     ),
     Facts: (
         "demand entities windows sinces history seen slot snapshots attributes sources newest counts latest",
@@ -58,7 +58,7 @@ KEPT: dict[type[Any], tuple[str, str]] = {
     Snapshots: ("keys ids kept", ""),
     Attributes: ("columns words", "vocabulary"),
     Column: ("when text number", ""),
-    Running: ("program version mode since lives text", "comparisons weighers sources sample_window measured shape place panel seat"),
+    Running: ("program version mode since lives text", "comparisons weighers sources sample_window measured counts_siblings shape place panel seat"),
     Life: ("since on spent flight outlived emitted missed wake", ""),
     Flight: ("rule subject paths deadline", ""),
     Changed: ("when by ours", ""),

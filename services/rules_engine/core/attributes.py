@@ -61,10 +61,10 @@ class Attributes:
     def value(self, name: str, row: int) -> str | int | None:
         """The last known value, or None where it was never seen."""
         column = self.columns.get(name)
-        if column is None or row >= len(column.when) or column.when[row] == NEVER:
+        if column is None or row >= len(column.when) or column.when.item(row) == NEVER:
             return None
-        text = int(column.text[row])
-        return self.words[text] if text else int(column.number[row])
+        text: int = column.text.item(row)
+        return self.words[text] if text else column.number.item(row)
 
     def take(self, name: str, rows: I64) -> tuple[Bools, I64, I64]:
         """(seen, word, number) of each row."""

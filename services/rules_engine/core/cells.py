@@ -44,14 +44,14 @@ class Cells:
 
     def turn(self) -> int:
         """The next instant at which a guard that compares now with a known instant plus one of its durations may answer differently, 0 for none."""
-        if not len(self.rows):
-            return 0
         durations = [
             self.parameter(asked.guard, name, p.default if isinstance(p.default, int) else 0)
             for asked in self.shape.program.guards
             for name, p in self.workspace.guards[asked.guard].parameters.items()
             if p.kind == "duration"
         ]
+        if not durations:
+            return 0
         instants = [self.since, self.first_event, self.changed_at, self.changed_by_us_at]
         if self.shape.rules[0].sources:  # where none is read, nothing grows old
             instants.append(self.freshest)

@@ -95,20 +95,22 @@ class Facts:
         first_event, first_amount = (np.concatenate([[0], n.cumsum()]) for n in (run.events, run.amounts))
         return Arrivals(run, events, Amounts(of, slot, amount), accepted, self._descriptions(batches, sizes), first_event, first_amount)
 
-    def fold(self, arrivals: Arrivals, begin: int, end: int) -> None:
-        """Folds the records [begin, end) of a run."""
+    def fold(self, arrivals: Arrivals, begin: int, end: int, foreseen: bool = False) -> None:
+        """Folds the records [begin, end) of a run; what is foreseen of them, their windows and which rows they change, is left to be shown."""
         first, last = int(arrivals.first_event[begin]), int(arrivals.first_event[end])
         if first == last:
             return
         some, these = slice(first, last), slice(int(arrivals.first_amount[begin]), int(arrivals.first_amount[end]))
         events, accepted, amounts = arrivals.events.part(some), arrivals.accepted[some], arrivals.amounts
         self.latest = max(self.latest, int(events.stamp[-1]))
-        self._learn(events, accepted, arrivals.descriptions, first)
+        self._learn(events, accepted, arrivals.descriptions, first, foreseen)
+        if foreseen and not self.demand.evidence:
+            return
         of, slot, amount = amounts.event[these] - first, amounts.slot[these], amounts.amount[these]
         kept = slot >= 0 if accepted.all() else (slot >= 0) & accepted[of]
         if not kept.all():
             of, slot, amount = of[kept], slot[kept], amount[kept]
-        self._count(events, Amounts(of, slot, amount), arrivals, some)
+        self._count(events, Amounts(of, slot, amount), arrivals, some, foreseen)
 
     def _descriptions(self, batches: Sequence[EventBatch], sizes: Sequence[int]) -> list[Descriptions]:
         made, start = [], 0
@@ -197,7 +199,7 @@ class Facts:
         counts["accepted"] += counted
         return accepted
 
-    def _learn(self, e: Events, accepted: Bools, descriptions: Sequence[Descriptions], first: int) -> None:
+    def _learn(self, e: Events, accepted: Bools, descriptions: Sequence[Descriptions], first: int, foreseen: bool) -> None:
         """What accepted events say beside their amounts: that entities exist, that sources are alive, what is so."""
         row, stamp, source = e.row, e.stamp, e.source
         occurred = np.minimum(e.occurred_at, stamp)
@@ -207,9 +209,10 @@ class Facts:
         if not len(row):
             return
         self.entities.touch(row, stamp)
-        lineage = self.entities.lineage
-        for depth in self.levels:
-            self.dirty[lineage[row, depth]] = True
+        if not foreseen:
+            lineage = self.entities.lineage
+            for depth in self.levels:
+                self.dirty[lineage[row, depth]] = True
         account = self.entities.account(row)
         for s in np.unique(source).tolist() if len(self.sources) > 1 else [0]:
             mine = source == s if len(self.sources) > 1 else slice(None)
@@ -227,7 +230,7 @@ class Facts:
                 about = event[here]
                 self.attributes.put(name, row[about], occurred[about], text[here], number[here], len(self.entities))
 
-    def _count(self, e: Events, a: Amounts, arrivals: Arrivals, some: slice) -> None:
+    def _count(self, e: Events, a: Amounts, arrivals: Arrivals, some: slice, foreseen: bool) -> None:
         of, slot, amount = a.event, a.slot, a.amount
         if not len(of):
             return
@@ -242,7 +245,8 @@ class Facts:
                 return
         rows, slots = len(self.entities), len(self.slot)
         lineage = self.entities.lineage[:, self.levels]
-        self.windows.fold(row << SLOT_BITS | slot, amount, landing, lineage, rows, slots)
+        if not foreseen:
+            self.windows.fold(row << SLOT_BITS | slot, amount, landing, lineage, rows, slots)
         if self.demand.evidence:
             self.history.put(row, slot, origin, landing, amount)
             for since in self.sinces.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,15 @@ from services.rules_engine.core.propose import propose
 from services.rules_engine.core.readings import readings_of
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.shape import Shape
-from services.rules_engine.core.sieve import picked
+from services.rules_engine.core.sieve import MOST_ROWS, Sight, Spots, picked
 from services.rules_engine.core.truth import FALSE, TRUE, Bools, Judge, Truth, both
 from services.rules_engine.core.view import View
 
 if TYPE_CHECKING:
+    from services.rules_engine.core.ahead import Foreseen
     from services.rules_engine.core.workspace import Workspace
 
 OUTRANKED = Verdict("outranked", "outranked")
-MOST_ROWS = 1 << 12  # looked at in one go: what is computed of them stays in the cache
 NO_ROWS: I64 = np.zeros(0, np.int64)
 NOTHING_TO_MOVE = Verdict("proposal", "nothing_to_move")
 
@@ -55,8 +56,9 @@ class Candidate:
 class Judgement:
     """Reads a workspace at one boundary; changes only the lives of its rules and, on admission, what is in flight."""
 
-    def __init__(self, workspace: Workspace, now: int, dirty: I64 | None = None) -> None:
-        self.workspace, self.now = workspace, now
+    def __init__(self, workspace: Workspace, now: int, dirty: I64 | None = None, foreseen: Foreseen | None = None) -> None:
+        """`dirty` are the rows that something was said about, beside those whose change was foreseen."""
+        self.workspace, self.now, self._foreseen = workspace, now, foreseen
         self._strengths: dict[tuple[str, str, int, int], Strength | None] = {}
         self._staying: dict[int, Bools] = {}  # by depth: whether a row is on and will stay so
         self._counts: dict[tuple[int, int], I64] = {}  # (their depth, an ancestor's depth) -> how many below each row
@@ -91,6 +93,8 @@ class Judgement:
         e = self.workspace.facts.entities
         if self._marked is None:
             dirty = self._dirty if self._dirty is not None else NO_ROWS
+            if self._foreseen is not None:
+                dirty = np.union1d(dirty, self._foreseen.rows)
             dirty = dirty[e.first_event[dirty] != NEVER]
             dirty = dirty[e.depth[dirty].argsort(kind="stable")]
             self._marked = dirty, e.depth[dirty], e.lineage[dirty, 0]
@@ -102,10 +106,7 @@ class Judgement:
 
     def judge(self, panel: Panel) -> tuple[list[Decision], list[Candidate]]:
         """What the panel's rules tell at once (refused, cleared) and what they wish to do."""
-        rows = self._changed(panel)
-        told: list[Decision] = []
-        if len(rows):
-            told += self._look(panel, rows, None)
+        told, rows = self._look_at_changes(panel)
         if panel.new.any():
             every = np.concatenate([self.workspace.rows_of(panel.platform, d) for d in panel.sieve.depths.tolist()])
             told += self._look(panel, every[~np.isin(every, rows)] if len(rows) else every, panel.new)
@@ -117,23 +118,44 @@ class Judgement:
         refused, candidates = self._ask_all(panel)
         return told + refused, candidates
 
+    def _look_at_changes(self, panel: Panel) -> tuple[list[Decision], I64]:
+        """(what is told at once, the rows that were looked at, and maybe others)."""
+        foreseen = self._foreseen
+        glance = None if foreseen is None else panel.glance(foreseen.ahead, self.workspace)
+        if foreseen is None or glance is None:
+            rows = self._changed(panel)
+            return self._look(panel, rows, None), rows
+        told = self._look_at(panel, glance.sight, glance.objects(foreseen.at), glance.candidates(foreseen.at), None)
+        rows = foreseen.rows
+        if self._dirty is not None and len(self._dirty):
+            more = self._changed(panel)
+            more = more[~np.isin(more, rows)]
+            told, rows = told + self._look(panel, more, None), np.concatenate([rows, more])
+        return told, rows
+
     def _look(self, panel: Panel, every: I64, only: Bools | None) -> list[Decision]:
-        """Only where some rule's condition may hold, or something is alive, is there anything to do."""
         told = []
         for start in range(0, len(every), MOST_ROWS):
-            rows = every[start : start + MOST_ROWS]
-            sight = panel.sieve.sight(self.workspace, rows)
-            at, seat, kind = panel.alive(rows)
-            if only is not None and len(at):
-                mine = only[seat]
-                at, seat, kind = at[mine], seat[mine], kind[mine]
-            looks: list[tuple[int, int, bool, int, int | None]] = []
-            for some, seats in panel.without_life(sight, only):
-                looks += self._begun(panel, rows, *panel.sieve.true(self, sight, some, seats))
-            if len(at):
-                looks += self._alive(panel, rows, at, seat, kind, panel.sieve.truth(self, sight, at, seat))
-            for row, place, eligible, when, clear in looks:
-                told += self._live(panel.rules[place], (row,), eligible, when, clear)
+            sight = panel.sieve.sight(self.workspace, every[start : start + MOST_ROWS])
+            told += self._look_at(panel, sight, None, panel.sieve.candidates(sight), only)
+        return told
+
+    def _look_at(self, panel: Panel, sight: Sight, objects: I64 | None, candidates: Iterable[Spots], only: Bools | None) -> list[Decision]:
+        """Only where some rule's condition may hold, or something is alive, is there anything to do; of these of all that are in sight, or all."""
+        told = []
+        at, seat, kind = panel.alive(sight.rows if objects is None else sight.rows[objects])
+        if objects is not None:
+            at = objects[at]
+        if only is not None and len(at):
+            mine = only[seat]
+            at, seat, kind = at[mine], seat[mine], kind[mine]
+        looks: list[tuple[int, int, bool, int, int | None]] = []
+        for some, seats in panel.without_life(sight, candidates, only):
+            looks += self._begun(panel, sight.rows, *panel.sieve.true(self, sight, some, seats))
+        if len(at):
+            looks += self._alive(panel, sight.rows, at, seat, kind, panel.sieve.truth(self, sight, at, seat))
+        for row, place, eligible, when, clear in looks:
+            told += self._live(panel.rules[place], (row,), eligible, when, clear)
         return told
 
     def _begun(self, panel: Panel, rows: I64, at: I64, seat: I64) -> list[tuple[int, int, bool, int, int | None]]:
@@ -280,19 +302,17 @@ class Judgement:
         told: list[Decision] = []
         candidates: list[Candidate] = []
         panel.turn = 0
-        for shape, row, place, told_before in list(panel.asked()):
+        for shape, row, place, told_before in panel.asked():
             view, judge = self.view(shape.rules[0]), self.judge_of(shape.rules[0])
             cells = Cells(self, shape, judge, view, row, place)
-            mask = cells.refusals()
-            if mask is None:
-                look = np.arange(len(row))
-            else:
-                look = np.flatnonzero((mask != told_before) | (mask == 0) | cells.uncertain)
+            look = range(len(row))
+            if (told_before >= 0).any() and (mask := cells.refusals()) is not None:  # of who has not been told anything there is nothing to compare
+                look = np.flatnonzero((mask != told_before) | (mask == 0) | cells.uncertain).tolist()
             turn = cells.turn()
             panel.turn = min(panel.turn or turn, turn or panel.turn)
             by_rule: dict[int, list[Subject]] = {}
-            for i in look.tolist():
-                by_rule.setdefault(int(place[i]), []).append((int(row[i]),))
+            for i in look:
+                by_rule.setdefault(place.item(i), []).append((row.item(i),))
             for at, subjects in by_rule.items():
                 rule = shape.rules[at]
                 self._weigh(rule, judge, view, subjects)
@@ -347,20 +367,18 @@ class Judgement:
             counted, unknown = view.sum_of(program.metrics[m.metric].numerator, rule.sample_window, row)
             minimums.append(None if unknown else counted)
         return Circumstance(
-            program, facts.entities.path[row], self.now, int(rule.since.start[row]), int(facts.entities.first_event[row]), tuple(minimums),
+            program, facts.entities.path[row], self.now, rule.since.start.item(row), facts.entities.first_event.item(row), tuple(minimums),
             None if strength is None else strength.log_e, rule.weighers[side].needed, () if strength is None else self._totals(strength),
             freshest, stalest, changed.when if changed else 0, changed.by if changed else "", workspace.ours.get(row, 0),
-            status if isinstance(status, str) else "", self._survivors(program, row),
+            status if isinstance(status, str) else "", self._survivors(row) if rule.counts_siblings else {},
         )  # fmt: skip
 
     @staticmethod
     def _totals(strength: Strength) -> tuple[tuple[str, int | str], ...]:
         return (("metric", strength.claim.metric.name), *strength.totals)
 
-    def _survivors(self, program: Program, row: int) -> dict[str, int]:
-        """Per level above: siblings of the row's own level with status known active and no pausing action in flight; asked only where a guard reads it."""
-        if not any(a.guard == "keep_active" for a in program.guards):
-            return {}
+    def _survivors(self, row: int) -> dict[str, int]:
+        """Per level above: siblings of the row's own level with status known active and no pausing action in flight."""
         e = self.workspace.facts.entities
         depth = int(e.depth[row])
         one = np.array([row], np.int64)
@@ -428,11 +446,11 @@ class Judgement:
     def admit(self, candidates: list[Candidate]) -> list[Decision]:
         """One by one, each counting at once for those after it."""
         decisions: list[Decision] = []
-        launched = False
+        switched = False  # something is about to be switched off, so that those asked after it have one sibling less
         for c in sorted(candidates, key=lambda c: c.order):
             view, judge = self.view(c.rule), self.judge_of(c.rule)
             held = any(path in self.workspace.held for path in c.path.split("|"))
-            if held or (launched and any(v.refusal for v in self.verdicts(c.rule, judge, view, c.subject)[0])):
+            if held or (switched and c.rule.counts_siblings and any(v.refusal for v in self.verdicts(c.rule, judge, view, c.subject)[0])):
                 decisions += self._refuse(c.rule, judge, c.subject, c.life, (*c.verdicts, OUTRANKED), c.evidence)
                 continue
             action = propose(c.rule.program, c.path, c.subject, view)
@@ -448,7 +466,7 @@ class Judgement:
                 self.workspace.launch(decision, c.rule, c.subject, c.life)
                 if c.rule.program.action.kind == "pause":
                     self._leaves(c.subject[0])
-                launched = True
+                    switched = True
             else:
                 c.life.spent = True
         return decisions

@@ -12,16 +12,23 @@ derived from the lives of the rules; it is no state of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.kernel.record import I64
+from services.rules_engine.core.glance import Glance
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.shape import Shape
 from services.rules_engine.core.sieve import Sieve, Sight, Spots
 from services.rules_engine.core.truth import Bools
+
+if TYPE_CHECKING:
+    from services.rules_engine.core.ahead import Ahead
+    from services.rules_engine.core.workspace import Workspace
 
 NOTHING, SETTLED, BETWEEN = 0, 1, 2
 NOT_TOLD, ASK_ANYWAY = -1, -2  # in place of a mask of refusals
@@ -40,8 +47,8 @@ class Panel:
         self._cells: I64 = NO_CELLS  # alive, ascending
         self._kinds: NDArray[np.int8] = np.zeros(0, np.int8)
         self._moved: dict[int, int] = {}  # cell -> its kind, not yet entered above
-        self._asked: Spots | None = None  # (row, seat) of those that ask
-        self._masks: I64 = NO_CELLS
+        self._glance: Glance | None = None
+        self._asked: list[tuple[Shape, I64, I64, I64]] | None = None  # those that ask, shape by shape
         self.sieve = Sieve(rules)
         stood = {} if before is None else {r: r.seat for r in before.rules}
         for seat, rule in enumerate(rules):
@@ -71,9 +78,19 @@ class Panel:
 
     # -- cells -------------------------------------------------------------------------------------------------------
 
-    def without_life(self, sight: Sight, only: Bools | None) -> Iterator[Spots]:
-        """Every cell without a life whose condition may be true, in pieces; of some rules only, where that is said."""
-        for at, seat in self.sieve.candidates(sight):
+    def glance(self, ahead: Ahead, workspace: Workspace) -> Glance | None:
+        """What is known of all boundaries that were worked out together, where its rules read nothing else."""
+        if self.sieve.reads_changes:
+            return None
+        if self._glance is None or self._glance.ahead is not ahead:
+            self._glance = Glance(self, ahead, workspace)
+        return self._glance if self._glance.is_clear else None
+
+    def without_life(self, sight: Sight, candidates: Iterable[Spots], only: Bools | None = None) -> Iterator[Spots]:
+        """Those of the cells that have no life, in pieces; of some rules only, where that is said."""
+        for at, seat in candidates:
+            if not len(at):
+                continue
             keep = self.kind_of(sight.rows[at] * self.width + seat) == NOTHING
             if only is not None:
                 keep &= only[seat]
@@ -110,27 +127,25 @@ class Panel:
     def is_settled(self, row: int, seat: int) -> bool:
         cell = row * self.width + seat
         known = self._moved.get(cell)
-        return (int(self.kind_of(np.array([cell], np.int64))[0]) if known is None else known) == SETTLED
+        if known is None:
+            at = int(self._cells.searchsorted(cell))
+            known = self._kinds.item(at) if at < len(self._cells) and self._cells.item(at) == cell else NOTHING
+        return known == SETTLED
 
     def _enter_moved(self) -> None:
         if not self._moved:
             return
-        order = sorted(self._moved)
-        cells, kinds = np.array(order, np.int64), np.array([self._moved[c] for c in order], np.int8)
+        cells, kinds = np.array([*self._moved], np.int64), np.array([*self._moved.values()], np.int8)
         self._moved = {}
-        if len(self._cells):
-            at = np.minimum(np.searchsorted(self._cells, cells), len(self._cells) - 1)
-            known = self._cells[at] == cells
-            self._kinds[at[known]] = kinds[known]
-            gone = at[known & (kinds == NOTHING)]
-            if len(gone):
-                self._cells, self._kinds = np.delete(self._cells, gone), np.delete(self._kinds, gone)
-            fresh = ~known & (kinds != NOTHING)
-        else:
-            fresh = kinds != NOTHING
-        if fresh.any():
-            where = np.searchsorted(self._cells, cells[fresh])
-            self._cells, self._kinds = np.insert(self._cells, where, cells[fresh]), np.insert(self._kinds, where, kinds[fresh])
+        at = self._cells.searchsorted(cells)
+        inside = (at < len(self._cells)).nonzero()[0]
+        known = at[inside]
+        stays = np.ones(len(self._cells), np.bool_)
+        stays[known[self._cells[known] == cells[inside]]] = False
+        there = (kinds != NOTHING).nonzero()[0]
+        cells, kinds = np.concatenate([self._cells[stays], cells[there]]), np.concatenate([self._kinds[stays], kinds[there]])
+        order = cells.argsort(kind="stable")
+        self._cells, self._kinds = cells[order], kinds[order]
 
     def enter(self, subject: Subject, seat: int, asks: bool, due: int, settled: bool = False) -> None:
         """A life is there; unless it is known to be settled, it is looked at again as soon as its object's facts change."""
@@ -163,15 +178,15 @@ class Panel:
             self.asking[cell] = mask
             self._asked = None
 
-    def asked(self) -> Iterator[tuple[Shape, I64, I64, I64]]:
+    def asked(self) -> list[tuple[Shape, I64, I64, I64]]:
         """(shape, row, rule's place in it, mask last told) of the cells that ask, shape by shape."""
         if self._asked is None:
-            cells = np.fromiter(self.asking, np.int64, len(self.asking))
-            masks = np.fromiter(self.asking.values(), np.int64, len(self.asking))
-            order = np.argsort(cells)
-            self._asked, self._masks = (cells[order] // self.width, cells[order] % self.width), masks[order]
-        row, seat = self._asked
-        shapes = self.sieve.shape[seat]
-        for s in np.unique(shapes).tolist():
-            some = shapes == s
-            yield self.sieve.shapes[s], row[some], self.sieve.place[seat[some]], self._masks[some]
+            cells = np.array(sorted(self.asking), np.int64)
+            masks = np.array([self.asking[c] for c in cells.tolist()], np.int64)
+            row, seat = np.divmod(cells, self.width)
+            shapes = self.sieve.shape[seat]
+            order = shapes.argsort(kind="stable")
+            edges = [0, *(np.diff(shapes[order]).nonzero()[0] + 1).tolist(), len(order)]
+            some = [order[start:stop] for start, stop in pairwise(edges)]
+            self._asked = [(self.sieve.shapes[shapes.item(s.item(0))], row[s], self.sieve.place[seat[s]], masks[s]) for s in some]
+        return self._asked

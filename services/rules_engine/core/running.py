@@ -35,6 +35,7 @@ class Running:
         windows = [r.window for r in refs]
         self.sample_window = 0 if 0 in windows or not windows else max(windows)
         self.measured = any(a.guard == "confidence" for a in program.guards)
+        self.counts_siblings = any(a.guard == "keep_active" for a in program.guards)
 
     def _claims(self) -> tuple[tuple[Claim, ...], ...]:
         program = self.program

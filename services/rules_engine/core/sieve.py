@@ -7,7 +7,7 @@ value is close to a number.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
@@ -40,10 +40,11 @@ if TYPE_CHECKING:
 NO_TERM = -1
 MARGIN = 1e-8  # how much wider than exact a sieve is: more than any value can be off
 FEW_STEPS = 2  # of a search
-MOST_CELLS = 1 << 20  # looked at in one go
-NO_SPOTS: I64 = np.zeros(0, np.int64)
+MOST_ROWS = 1 << 12  # looked at in one go: what is computed of them stays in the cache
+MOST_CELLS = 1 << 20  # likewise
 
 Spots = tuple[I64, I64]  # (index into rows, seat)
+NO_SPOTS: Spots = np.zeros(0, np.int64), np.zeros(0, np.int64)
 Source = tuple[int, int, int]  # (window, pane, born) of a table of sums
 
 
@@ -134,6 +135,7 @@ class Sieve:
                 self.at[i, seat], self.bound[i, seat], self.side[i, seat], self.read[i, seat] = t.at, t.upper, 1.0 if t.less else -1.0, t.quantity
         self.plain = [bool(self.read[i][self.at[i] != NO_TERM].all()) for i in range(self.most)]  # its i-th terms all read quantities
         self.full = [bool((self.at[i] != NO_TERM).all()) for i in range(self.most)]  # every rule has an i-th term
+        self.reads_changes = any(q.born >= 0 for q in self.quantities)  # and not only windows
         self.factor: Floats = np.array([[q.metric.factor] for q in self.quantities], np.float64)
         of_shape: dict[Shape, int] = {}
         for r in self.rules:
@@ -211,8 +213,11 @@ class Sieve:
 
     # -- values ------------------------------------------------------------------------------------------------------
 
-    def sight(self, workspace: Workspace, rows: I64) -> Sight:
-        """Every quantity on these rows, which stand by their levels and are of no other."""
+    def sight(self, workspace: Workspace, rows: I64, sums: Mapping[tuple[int, int], I64] | None = None) -> Sight:
+        """Every quantity on these rows, which stand by their levels and are of no other.
+
+        `sums` are (slots, rows) of each (window, pane) where they are not those that the tables hold.
+        """
         facts = workspace.facts
         depth = facts.entities.depth[rows]
         edges = [*depth.searchsorted(self.depths).tolist(), len(rows)]
@@ -226,14 +231,16 @@ class Sieve:
         floats = np.zeros((n + 2 + plan.absent, len(rows)))
         floats[n + 1] = MICRO
         at = 0
-        for table, columns in plan.tables:
-            sums = self._table(workspace, *table).take(rows, axis=0).T[columns]
-            floats[at : at + len(columns)] = sums
-            if len(rows) and (int(sums.min()) < 0 or int(sums.max()) > LARGEST_SUM):
-                floats[at : at + len(columns)][(sums < 0) | (sums > LARGEST_SUM)] = np.nan
+        for source, columns in plan.tables:
+            table = self._table(workspace, *source).take(rows, axis=0).T if sums is None else sums[source[:2]]
+            read = table[columns]
+            floats[at : at + len(columns)] = read
+            if len(rows) and (int(read.min()) < 0 or int(read.max()) > LARGEST_SUM):
+                floats[at : at + len(columns)][(read < 0) | (read > LARGEST_SUM)] = np.nan
             at += len(columns)
-        for i, table, others in plan.foreign:
-            floats[i][(self._table(workspace, *table)[rows][:, others] != 0).any(axis=1)] = np.nan
+        for i, source, others in plan.foreign:
+            table = self._table(workspace, *source).take(rows, axis=0).T if sums is None else sums[source[:2]]
+            floats[i][(table[others] != 0).any(axis=0)] = np.nan
         with np.errstate(divide="ignore", invalid="ignore"):
             values = floats[plan.numerator]
             values /= floats[plan.denominator]
@@ -280,6 +287,12 @@ class Sieve:
 
     def candidates(self, sight: Sight) -> Iterator[Spots]:
         """Wherever a condition may be true, in pieces."""
+        yield from self.sifted(sight)
+        for level, (start, stop) in enumerate(pairwise(sight.edges)):
+            yield from self.unsifted(level, np.arange(start, stop))
+
+    def sifted(self, sight: Sight) -> Iterator[Spots]:
+        """Of the rules with a sieve."""
         group, at = self._possible(sight)
         if len(at):
             count = self._count(sight, group, at)
@@ -288,16 +301,20 @@ class Sieve:
                 start = np.cumsum(times) - times
                 place = np.arange(int(times.sum())) + np.repeat(self.first[group[some]] - start, times)
                 yield np.repeat(at[some], times), self.seats[place]
-        for level, loose in self.loose.items():
-            step = max(1, MOST_CELLS // len(loose))
-            for i in range(sight.edges[level], sight.edges[level + 1], step):
-                n = min(step, sight.edges[level + 1] - i)
-                yield np.repeat(np.arange(i, i + n), len(loose)), np.tile(loose, n)
+
+    def unsifted(self, level: int, at: I64) -> Iterator[Spots]:
+        """Of those without one, wherever one looks."""
+        loose = self.loose.get(level)
+        if loose is None:
+            return
+        step = max(1, MOST_CELLS // len(loose))
+        for i in range(0, len(at), step):
+            yield np.repeat(at[i : i + step], len(loose)), np.tile(loose, len(at[i : i + step]))
 
     def _possible(self, sight: Sight) -> Spots:
         """(group, index into rows) wherever both sieves of some rule of a group let the value through."""
         if not len(self.seats):
-            return NO_SPOTS, NO_SPOTS
+            return NO_SPOTS
         found = []
         for (begin, end), limits in zip(pairwise(sight.edges), self.limits, strict=True):
             if begin == end or limits is None:
@@ -309,7 +326,7 @@ class Sieve:
             found.append((group + limits.first, hit - group * (end - begin) + begin))
         if len(found) == 1:
             return found[0]
-        return (np.concatenate([g for g, _ in found]), np.concatenate([a for _, a in found])) if found else (NO_SPOTS, NO_SPOTS)
+        return (np.concatenate([g for g, _ in found]), np.concatenate([a for _, a in found])) if found else NO_SPOTS
 
     def _count(self, sight: Sight, group: I64, at: I64) -> I64:
         """How many of each group's rules, the loosest first, a value may satisfy."""

@@ -79,6 +79,8 @@ class Panes:
 
     def forget(self, end: int) -> None:
         """What lies before is read no more."""
+        if not self.order or self.order[0] >= end:
+            return
         gone = bisect_left(self.order, end)
         for pane in self.order[:gone]:
             del self.parts[pane]
@@ -199,9 +201,31 @@ class Windows:
                 part = leaving[0] if len(leaving) == 1 else total(np.concatenate([c for c, _ in leaving]), np.concatenate([a for _, a in leaving]), rows)
                 touched.append(window.sums.subtract(part, lineage))
             window.first = max(window.first, oldest)
-        for panes in self.panes.values():
-            panes.forget(min(w.first for w in self.windows.values() if w.panes is panes))
+        self._forget()
         return touched
+
+    def show(self, first: dict[tuple[int, int], int], sums: dict[tuple[int, int], Part], landed: dict[int, list[tuple[int, Part]]], rows: int) -> None:
+        """Takes what folding and rolling up to a boundary come to, where somebody has worked it out.
+
+        That is each window's oldest pane, sums with their places in its flattened table, and what landed in each pane.
+        """
+        for width, parts in landed.items():
+            for pane, part in parts:
+                self.panes[width].put(pane, part, rows)
+        for key, window in self.windows.items():
+            flat, amount = sums[key]
+            window.sums.table.reshape(-1)[flat] = amount
+            window.first = first[key]
+        self._forget()
+        self._turn = 0
+
+    def _forget(self) -> None:
+        """What no window reads any more."""
+        oldest: dict[int, int] = {}
+        for (_, pane), window in self.windows.items():
+            oldest[pane] = min(window.first, oldest.get(pane, window.first))
+        for pane, first in oldest.items():
+            self.panes[pane].forget(first)
 
     def next_roll(self) -> int:
         """The earliest instant at which a pane that holds something leaves a window; 0 when none will."""

@@ -18,6 +18,7 @@ from services.kernel.decision import Decision
 from services.kernel.errors import RejectedInput
 from services.kernel.page import coalesced
 from services.kernel.record import I64, Activation, Change, EventBatch, Outcome, Ready, Target
+from services.rules_engine.core.ahead import Foreseen, Foresight
 from services.rules_engine.core.arrivals import Arrivals
 from services.rules_engine.core.demand import Demand
 from services.rules_engine.core.entities import NEVER, NOWHERE
@@ -82,6 +83,8 @@ class Workspace:
         self.turn = 0  # the next instant at which time alone may change an answer, 0 for none
         self._arrivals: Arrivals | None = None  # read, and not all of them taken in and folded
         self._taken = self._folded = 0  # records of these
+        self._foresight: Foresight | None = None  # of these
+        self._foreseen: Foreseen | None = None  # of the next boundary, before which all that is folded since the last one is folded
         self._goals: dict[tuple[str, str], tuple[int, tuple[int, dict[int, I64]]]] = {}  # by (name, unit) of a target
         self._lapsed_most = MANY  # so many are looked through for such as nobody waits for any more
         self._goals_until = 0  # the instant at which some target begins or ends
@@ -94,6 +97,8 @@ class Workspace:
         self.settle()
         assert self._arrivals is None
         self._arrivals, self._taken, self._folded = self.facts.read(coalesced(batches)), 0, 0
+        is_plain = self.interval and not self.effective and not self._arrivals.events.as_of.any()
+        self._foresight = Foresight(self.facts, self._arrivals, self.interval) if is_plain else None
 
     def take(self, records: int = 1) -> None:
         """Takes the next of these in; they are folded, all at once, before anything else happens."""
@@ -103,10 +108,11 @@ class Workspace:
     def settle(self) -> None:
         """Everything taken in is folded."""
         if self._arrivals is not None and self._taken > self._folded:
-            self.facts.fold(self._arrivals, self._folded, self._taken)
+            self._foreseen = self._foresight.of(self._folded, self._taken) if self._foresight is not None else None
+            self.facts.fold(self._arrivals, self._folded, self._taken, self._foreseen is not None)
             self._folded = self._taken
             if self._taken == self._arrivals.records:
-                self._arrivals = None
+                self._arrivals = self._foresight = None
 
     def apply(self, stamp: int, record: Activation | Ready | Target | Outcome | Change) -> None:
         """Takes one record in; `stamp` is its effective stamp, and every boundary up to it has been passed."""
@@ -270,14 +276,18 @@ class Workspace:
         now = k * self.interval
         self.judged, self.fresh = k, False
         facts = self.facts
-        facts.roll(now)
+        foreseen, self._foreseen = self._foreseen, None
+        if foreseen is None:
+            facts.roll(now)
+        else:
+            foreseen.show()
         if self._goals_until and self._goals_until <= now:
             self._renew()
         self._take_effect(now)
         while self.deadlines and self.deadlines[0][0] <= now:
             self._lapse(heappop(self.deadlines)[1])
         self._room()
-        judgement = Judgement(self, now, facts.take_dirty())
+        judgement = Judgement(self, now, facts.take_dirty(), foreseen)
         candidates: list[Candidate] = []
         decisions: list[Decision] = []
         for panel in self.panels.values():
