@@ -50,6 +50,7 @@ def actions(name: str) -> str:
 
 
 ENGINE, FACTS, TRUTH, ADMISSION = (f"tests/core/test_{name}.py::" for name in ("engine", "facts", "truth", "admission"))
+AHEAD = "tests/core/test_ahead.py::"
 DETERMINISM, SOURCES, POLICY = (f"tests/core/test_{name}.py::" for name in ("determinism", "sources", "policy"))
 CANCELLING = "tests/shell/test_cancelling.py::"
 ACTIONS, CRASH, LEDGER, WORKER = (f"tests/shell/test_{name}.py::" for name in ("actions", "actions_crash", "ledger", "worker"))
@@ -393,6 +394,51 @@ PLANTS = (
         "a rule that stays forgets which objects it was asking about",
         core("panel"), "if was in before.asking:", "if was in before.pending:",
         ("tests/core/test_panel.py::test_a_rule_that_is_joined_by_another_goes_on_asking",),
+    ),
+    Plant(
+        "what was folded ahead of a boundary leaves its window a boundary late",
+        core("ahead"), "by = oldest.searchsorted(", "by = 1 + oldest.searchsorted(",
+        (AHEAD + "test_what_is_worked_out_together_is_what_event_by_event_comes_to",),
+    ),
+    Plant(
+        "what lands too late for a window is counted ahead all the same",
+        core("ahead"), "return None if within.all() else within.nonzero()[0], left", "return None, left",
+        (AHEAD + "test_what_is_worked_out_together_is_what_event_by_event_comes_to",),
+    ),
+    Plant(
+        "what is worked out ahead begins with nothing instead of what the table holds",
+        core("pairs"), "before = held - total[:, self._begin]", "before = -total[:, self._begin]",
+        (AHEAD + "test_what_is_worked_out_together_is_what_event_by_event_comes_to",),
+    ),
+    Plant(
+        "what was shown of a pane is not kept to leave it",
+        core("window"), "self.panes[width].put(pane, part, rows)", "pass",
+        (AHEAD + "test_what_is_worked_out_together_is_what_event_by_event_comes_to",),
+    ),
+    Plant(
+        "half of a boundary's records is taken for all of them",
+        core("ahead"), "if at == len(self._instants) or self._first[at + 1] != last:", "if at == len(self._instants):",
+        (AHEAD + "test_two_workspaces_whose_boundaries_differ_are_worked_out_apart",),
+    ),
+    Plant(
+        "what comes on by turns is not looked at where its boundary was foreseen",
+        core("judgement"), "if self._dirty is not None and len(self._dirty):", "if self._dirty is None:",
+        (AHEAD + "test_what_comes_on_and_clears_by_turns_does_so_within_a_run",),
+    ),
+    Plant(
+        "of two platforms' objects one's are looked at for the other's rules",
+        core("glance"), "if not mine.all():", "if False:",
+        (AHEAD + "test_what_is_worked_out_together_is_what_event_by_event_comes_to",),
+    ),
+    Plant(
+        "rules since a change are foreseen from windows",
+        core("panel"), "if self.sieve.reads_changes:", "if not self.sieve.rules:",
+        (AHEAD + "test_rules_that_read_since_a_change_stand_beside",),
+    ),
+    Plant(
+        "a sibling is counted that the decision before has just switched off",
+        core("judgement"), "                    switched = True\n", "                    switched = False\n",
+        (ADMISSION + "test_five_weak_creatives_do_not_all_see_four_others_live",),
     ),
     Plant(
         "a decision's id is drawn, not derived",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -305,7 +305,7 @@ class Judgement:
         for shape, row, place, told_before in panel.asked():
             view, judge = self.view(shape.rules[0]), self.judge_of(shape.rules[0])
             cells = Cells(self, shape, judge, view, row, place)
-            look = range(len(row))
+            look: Sequence[int] = range(len(row))
             if (told_before >= 0).any() and (mask := cells.refusals()) is not None:  # of who has not been told anything there is nothing to compare
                 look = np.flatnonzero((mask != told_before) | (mask == 0) | cells.uncertain).tolist()
             turn = cells.turn()

@@ -47,7 +47,7 @@ class Panel:
         self._cells: I64 = NO_CELLS  # alive, ascending
         self._kinds: NDArray[np.int8] = np.zeros(0, np.int8)
         self._moved: dict[int, int] = {}  # cell -> its kind, not yet entered above
-        self._glance: Glance | None = None
+        self.glanced: Glance | None = None  # at the boundaries within a run that were worked out last
         self._asked: list[tuple[Shape, I64, I64, I64]] | None = None  # those that ask, shape by shape
         self.sieve = Sieve(rules)
         stood = {} if before is None else {r: r.seat for r in before.rules}
@@ -79,12 +79,12 @@ class Panel:
     # -- cells -------------------------------------------------------------------------------------------------------
 
     def glance(self, ahead: Ahead, workspace: Workspace) -> Glance | None:
-        """What is known of all boundaries that were worked out together, where its rules read nothing else."""
+        """Where its rules may hold at boundaries that were worked out together; None where the rules read something else than these sums."""
         if self.sieve.reads_changes:
             return None
-        if self._glance is None or self._glance.ahead is not ahead:
-            self._glance = Glance(self, ahead, workspace)
-        return self._glance if self._glance.is_clear else None
+        if self.glanced is None or self.glanced.ahead is not ahead:
+            self.glanced = Glance(self, ahead, workspace)
+        return self.glanced if self.glanced.is_clear else None
 
     def without_life(self, sight: Sight, candidates: Iterable[Spots], only: Bools | None = None) -> Iterator[Spots]:
         """Those of the cells that have no life, in pieces; of some rules only, where that is said."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from services.kernel.record import I64
 Part = tuple[I64, I64]  # (cells, amounts); a cell is row << SLOT_BITS | slot
 SLOT_BITS = 16
 SLOT = (1 << SLOT_BITS) - 1
+Instants = TypeVar("Instants", int, I64)  # microseconds
 LOOSE = 64  # parts of a pane that are kept apart before they are summed into one
 
 
@@ -135,7 +136,8 @@ class Window:
         self.width, self.panes, self.sums = width, panes, Sums()
         self.first = 0  # the oldest pane inside
 
-    def oldest(self, now: int) -> int:
+    def oldest(self, now: Instants) -> Instants:
+        """The oldest pane inside at an instant, or at each of a column."""
         return (now - self.width) // self.panes.width
 
     def next_roll(self) -> int:

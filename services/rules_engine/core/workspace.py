@@ -97,7 +97,7 @@ class Workspace:
         self.settle()
         assert self._arrivals is None
         self._arrivals, self._taken, self._folded = self.facts.read(coalesced(batches)), 0, 0
-        is_plain = self.interval and not self.effective and not self._arrivals.events.as_of.any()
+        is_plain = self.interval and not self._arrivals.events.as_of.any()
         self._foresight = Foresight(self.facts, self._arrivals, self.interval) if is_plain else None
 
     def take(self, records: int = 1) -> None:
@@ -108,11 +108,15 @@ class Workspace:
     def settle(self) -> None:
         """Everything taken in is folded."""
         if self._arrivals is not None and self._taken > self._folded:
-            self._foreseen = self._foresight.of(self._folded, self._taken) if self._foresight is not None else None
+            assert self._foreseen is None
+            if self._foresight is not None and not self.effective:  # what takes effect may ask for other sums
+                self._foreseen = self._foresight.of(self._folded, self._taken)
             self.facts.fold(self._arrivals, self._folded, self._taken, self._foreseen is not None)
             self._folded = self._taken
             if self._taken == self._arrivals.records:
                 self._arrivals = self._foresight = None
+                for panel in self.panels.values():
+                    panel.glanced = None
 
     def apply(self, stamp: int, record: Activation | Ready | Target | Outcome | Change) -> None:
         """Takes one record in; `stamp` is its effective stamp, and every boundary up to it has been passed."""
@@ -280,6 +284,7 @@ class Workspace:
         if foreseen is None:
             facts.roll(now)
         else:
+            assert foreseen.instant == now
             foreseen.show()
         if self._goals_until and self._goals_until <= now:
             self._renew()
