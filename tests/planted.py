@@ -361,8 +361,8 @@ PLANTS = (
     ),
     Plant(
         "events of a page are folded at the first boundary in it",
-        core("workspace"), "self.facts.fold(self._arrivals, self._folded, self._taken)",
-        "self.facts.fold(self._arrivals, self._folded, self._arrivals.records if not self._folded else self._folded)",
+        core("workspace"), "self.facts.fold(self._arrivals, self._folded, self._taken, self._foreseen is not None)",
+        "self.facts.fold(self._arrivals, self._folded, self._arrivals.records if not self._folded else self._folded, self._foreseen is not None)",
         (DETERMINISM + "test_no_split_into_batches_changes_a_decision",),
     ),
     Plant(
@@ -434,11 +434,6 @@ PLANTS = (
         "rules since a change are foreseen from windows",
         core("panel"), "if self.sieve.reads_changes:", "if not self.sieve.rules:",
         (AHEAD + "test_rules_that_read_since_a_change_stand_beside",),
-    ),
-    Plant(
-        "a sibling is counted that the decision before has just switched off",
-        core("judgement"), "                    switched = True\n", "                    switched = False\n",
-        (ADMISSION + "test_five_weak_creatives_do_not_all_see_four_others_live",),
     ),
     Plant(
         "a decision's id is drawn, not derived",
@@ -759,7 +754,7 @@ PLANTS = (
     Plant(
         "whoever was admitted changes nothing for those after it",
         core("judgement"),
-        "held or (launched and any(",
+        "held or (switched and c.rule.counts_siblings and any(",
         "held or (False and any(",
         (ADMISSION + "test_five_weak_creatives_do_not_all_see_four_others_live",),
     ),
