@@ -31,6 +31,7 @@ from services.kernel.decision import Decision
 from services.kernel.extension import found
 from services.kernel.record import Activation, Ready, Stamped
 from services.rules_engine import guards as guard_folder
+from services.rules_engine.core import ahead
 from services.rules_engine.core.demand import HORIZON
 from services.rules_engine.core.facts import Facts
 from services.rules_engine.core.judgement import Judgement
@@ -46,7 +47,8 @@ FAR = 0.9
 PAGE = 100  # records read at once where a boundary has fewer; the worker reads more where more are there
 STAGES: Stages = (
     ("decode", Codec, "decode_all"), ("rows", Facts, "_events"), ("deduplicate", Facts, "_accept"), ("attributes, freshness", Facts, "_learn"),
-    ("fold", Facts, "_count"), ("roll", Facts, "roll"), ("judge", Judgement, "judge"), ("admit", Judgement, "admit"),
+    ("fold", Facts, "_count"), ("fold", ahead, "worked_out"), ("fold", ahead.Ahead, "show"), ("roll", Facts, "roll"), ("judge", Judgement, "judge"),
+    ("admit", Judgement, "admit"),
 )  # fmt: skip
 
 
