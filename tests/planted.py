@@ -416,6 +416,31 @@ PLANTS = (
         (AHEAD + "test_what_is_worked_out_together_is_what_event_by_event_comes_to",),
     ),
     Plant(
+        "so many boundaries are worked out at once that nothing of them stays in the cache",
+        core("ahead"), "return events <= MOST_EVENTS and", "return",
+        (AHEAD + "test_no_more_is_worked_out_at_once_than_is_worth_it_and_it_comes_to_the_same",),
+    ),
+    Plant(
+        "boundaries are worked out at once though more moves in each than is worth it",
+        core("ahead"), "moved <= BUSY * (end - at) and", "",
+        (AHEAD + "test_no_more_is_worked_out_at_once_than_is_worth_it_and_it_comes_to_the_same",),
+    ),
+    Plant(
+        "a quiet night after a busy day is worked out at once, whatever memory it takes",
+        core("ahead"), "rows * (end - at) <= LARGEST and", "",
+        (AHEAD + "test_no_more_is_worked_out_at_once_than_is_worth_it_and_it_comes_to_the_same",),
+    ),
+    Plant(
+        "a report row's total is added ahead of its boundary",
+        core("workspace"), "self.interval and not self._arrivals.events.as_of.any()", "self.interval > 0",
+        (AHEAD + "test_what_is_worked_out_together_is_what_event_by_event_comes_to",),
+    ),
+    Plant(
+        "a window is foreseen to begin before the first pane",
+        core("window"), "return np.maximum((instants - self.width) // self.panes.width, self.first)", "return (instants - self.width) // self.panes.width",
+        (AHEAD + "test_before_time_has_passed_the_width_of_a_window_nothing_leaves_it",),
+    ),
+    Plant(
         "half of a boundary's records is taken for all of them",
         core("ahead"), "if at == len(self._instants) or self._first[at + 1] != last:", "if at == len(self._instants):",
         (AHEAD + "test_two_workspaces_whose_boundaries_differ_are_worked_out_apart",),

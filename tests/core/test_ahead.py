@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 
 from services.kernel.decision import Decision
-from services.kernel.record import Record, Stamped
-from services.rules_engine.core.ahead import LARGEST, MOST, MOST_EVENTS
+from services.kernel.page import coalesced
+from services.kernel.record import EventBatch, Record, Stamped
+from services.rules_engine.core.ahead import BUSY, LARGEST, MOST, MOST_EVENTS, Foresight
 from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.core.program import And, Arithmetic, Compare, Measure, MetricRef, Number, Or, Program
-from tests.core.world import CTR, DAY, GUARDS, HOUR, MINUTE, SHOWN, World, asked, batch, ctr_below, minimum, pause_rule
+from tests.core.world import CTR, DAY, GUARDS, HOUR, MINUTE, SHOWN, START, World, asked, batch, ctr_below, minimum, pause_rule
+from tests.reference.compare import difference, with_restarts
+from tests.reference.evaluator import evaluate
 
 PLATFORMS = ("google_ads", "meta_ads")
 WINDOW, PANE = HOUR, 5 * MINUTE
@@ -59,8 +62,26 @@ def told(rng: random.Random, now: int, n: int) -> Record:
     return batch(*events)
 
 
+def say(world: World, rng: random.Random, programs: Sequence[Program]) -> None:
+    """What ends a run: an outcome, a change by hand, an edit, a target, a report row, a record without events."""
+    match rng.choice(("outcome", "outcome", "change", "edit", "target", "row", "nothing")):
+        case "outcome" if fired := [d for d in world.decisions() if d.kind == "fired"]:
+            world.outcome(rng.choice(fired[-3:]).id, rng.choice(("verified", "failed", "held")))
+        case "change":
+            world.change("ad1")
+        case "edit":
+            world.activate(rng.choice(programs), rng.choice(("active", "retired")))
+        case "target":
+            world.target("cpa", 5 * MILLION, valid_until=world.now + HOUR)
+        case "row":
+            row = {"id": f"r{len(world.records)}", "path": "meta_ads/act/cmp0/grp0/ad0", "at": world.now, "row": "r", "interval": (START, START + DAY)}
+            world.put(batch(row | {"as_of": world.now, "amounts": {"impressions": rng.randint(0, 99) * MILLION}}))
+        case _:
+            world.put(batch())
+
+
 def log(seed: int, programs: Sequence[Program], records: int = 120) -> list[Stamped[Record]]:
-    """Boundaries a minute apart, one or several records before each, now and then a gap, in which windows go on rolling."""
+    """Boundaries a minute apart, one or several records before each, now and then a gap, in which windows go on rolling, and a word of another kind."""
     rng, world, hours = random.Random(seed), World(), 0.0
     for program in programs:
         world.activate(program)
@@ -69,6 +90,8 @@ def log(seed: int, programs: Sequence[Program], records: int = 120) -> list[Stam
         world.at(hours).put(told(rng, world.now, n))
         if rng.random() < 0.05:
             world.tick()
+        if rng.random() < 0.05:
+            say(world, rng, programs)
     return world.at(hours + 30).tick().records
 
 
@@ -91,6 +114,18 @@ def test_what_is_worked_out_together_is_what_event_by_event_comes_to(seed: int) 
     assert at_once(records) == one_by_one(records)
 
 
+@pytest.mark.parametrize("seed", [*range(10), *(pytest.param(i, marks=pytest.mark.slow) for i in range(10, 60))])
+def test_what_is_worked_out_together_is_what_the_reference_evaluator_decides(seed: int) -> None:
+    records = log(seed, rules(), 60)
+    assert difference(evaluate(records, MINUTE), at_once(records)[0]) is None
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_wherever_a_log_is_cut_and_taken_up_again_it_comes_to_the_same(seed: int) -> None:
+    records = log(seed, rules())
+    assert difference(at_once(records)[0], with_restarts(records, random.Random(seed))) is None
+
+
 def test_a_log_of_all_these_rules_brings_about_every_kind_of_decision() -> None:
     """What the property above compares is worth comparing."""
     decided = [(d.rule_id, d.kind) for seed in range(5) for d in at_once(log(seed, rules()))[0]]
@@ -104,6 +139,28 @@ def test_rules_that_read_since_a_change_stand_beside(since: Any) -> None:
     for seed in range(6):
         records = log(seed, programs)
         assert at_once(records) == one_by_one(records)
+
+
+def test_before_time_has_passed_the_width_of_a_window_nothing_leaves_it() -> None:
+    """Engine time begins with 1970: an amount that landed before the first pane does not count, however the log is cut."""
+    world = World().activate(windowed("shown", shown(">", 1)))
+    records = [Stamped(i, 10 * MINUTE, s.record) for i, s in enumerate(world.records)]
+    for n in range(1, 9):
+        now = (10 + n) * MINUTE
+        event = {"id": f"{n}", "path": "meta_ads/act/cmp/grp/a", "at": now - 25 * MINUTE, "amounts": {"impressions": MILLION}}
+        records.append(Stamped(len(records), now, batch(event)))
+    assert at_once(records) == one_by_one(records)
+
+
+def test_a_record_without_events_lies_between_a_boundarys_last_ones_and_another_workspaces_boundary() -> None:
+    world, other = World(), World("other")
+    world.activate(windowed("shown", shown(">", 1))), other.activate(windowed("other", shown(">", 1), interval=7_000_000))
+    for n in range(30):
+        at = (70 + 60 * n) / 3600
+        world.at(at).report("a", impressions=1), other.at(at + 10 / 3600).report("b", impressions=1), world.at(at + 30 / 3600).put(batch())
+    both = sorted([*world.records, *other.at(2).tick().records], key=lambda s: s.stamp)
+    records = [Stamped(i, s.stamp, s.record) for i, s in enumerate(both)]
+    assert at_once(records) == one_by_one(records)
 
 
 def test_two_workspaces_whose_boundaries_differ_are_worked_out_apart() -> None:
@@ -131,22 +188,32 @@ def test_what_comes_on_and_clears_by_turns_does_so_within_a_run() -> None:
     assert [d.kind for d in decisions if d.path.endswith("/a")][:3] == ["refused", "cleared", "refused"]
 
 
-def busy(boundaries: int, each: int, entities: int) -> list[Stamped[Record]]:
+def busy(boundaries: int, each: int, entities: int, first: int = 0) -> list[Stamped[Record]]:
+    """So many events in each boundary; before these a first boundary of some more."""
     world = World().activate(windowed("shown", shown(">", 3))).activate(windowed("level", shown(">", 40), depth=2))
-    for n in range(boundaries):
+    for n, size in enumerate([first, *[each] * boundaries]):
         world.at(n / 60)
-        events = [{"id": f"{n}:{i}", "path": f"meta_ads/act/c{i % 5}/g{i % 9}/ad{(n * each + i) % entities}", "at": world.now} for i in range(each)]
+        events = [{"id": f"{n}:{i}", "path": f"meta_ads/act/c{i % 5}/g{i % 9}/ad{(n * each + i) % entities}", "at": world.now} for i in range(size)]
         world.put(batch(*[e | {"amounts": {"impressions": MILLION}} for e in events]))
-    return world.at(boundaries / 60).tick().records
+    return world.at(boundaries / 60 + 2).tick().records
 
 
 @pytest.mark.parametrize(
-    ("boundaries", "each", "entities"),
-    [(MOST + 50, 2, 11), (9, MOST_EVENTS // 5, 50), (5, MOST_EVENTS + 1, 20), (MOST, MOST_EVENTS // MOST, LARGEST // MOST)],
-    ids=["many boundaries", "many events", "more events in each than are looked at", "many objects"],
+    ("boundaries", "each", "entities", "first", "together"),
+    [
+        (MOST + 50, 2, 11, 1, MOST),
+        (10, MOST_EVENTS // 5, 50, 1, 4),
+        (5, BUSY + 1, 20, 1, 0),
+        (MOST + 5, 1, LARGEST // MOST, LARGEST // MOST + 1, MOST // 2),
+    ],
+    ids=["many boundaries", "many events", "more in each than is worth it", "quiet after busy"],
 )
-def test_however_much_lies_in_a_run_it_comes_to_the_same(boundaries: int, each: int, entities: int) -> None:
-    records = busy(boundaries, each, entities)
-    decisions, digest = at_once(records)
-    assert (decisions, digest) == one_by_one(records)
-    assert decisions
+def test_no_more_is_worked_out_at_once_than_is_worth_it_and_it_comes_to_the_same(boundaries: int, each: int, entities: int, first: int, together: int) -> None:
+    records = busy(boundaries, each, entities, first)
+    assert at_once(records) == one_by_one(records)
+    partition, rest = Partition(GUARDS, demand_of(records)), records[6:]
+    partition.step(records[:6])  # the activations have taken effect
+    workspace = partition.workspaces["acme"]
+    run = [(s.stamp, s.record) for s in rest if isinstance(s.record, EventBatch)]
+    found = Foresight(workspace.facts, workspace.facts.read(coalesced(run)), MINUTE).of(0, 1)
+    assert (0 if found is None else len(found.ahead.pairs.edges) - 1) == together

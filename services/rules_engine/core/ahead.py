@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 FEWEST, MOST = 3, 256  # boundaries worked out at once
 MOST_EVENTS = 1 << 14  # of them: what is worked out of more does not stay in the cache
-LARGEST = 1 << 22  # rows times boundaries
+BUSY = 1 << 12  # amounts that come or leave a boundary, from which on each is worked out as fast by itself
+LARGEST = 1 << 22  # rows times boundaries, and numbers of which totals are made: tens of megabytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ class Foreseen:
 
 
 class Foresight:
-    """What is known beforehand of the boundaries within one run, whose records were stamped at or after the last boundary."""
+    """What is known beforehand of the boundaries within a run of records that come after the last boundary."""
 
     def __init__(self, facts: Facts, arrivals: Arrivals, interval: int) -> None:
         self.facts, self.arrivals = facts, arrivals
@@ -73,14 +74,23 @@ class Foresight:
         if at >= self._until:
             self._from, self._until = at, self._end(at)
             records, instants = self._records[at : self._until + 1], self._instants[at : self._until]
-            self._ahead = worked_out(self.facts, self.arrivals, records, instants) if len(instants) >= FEWEST else None
+            self._ahead = worked_out(self.facts, self.arrivals, records, instants) if len(instants) >= FEWEST and self._fits(at, self._until) else None
         return None if self._ahead is None else Foreseen(self._ahead, at - self._from, int(self._instants[at]))
 
     def _end(self, at: int) -> int:
+        """Up to which boundary is worked out at once, from this one on; many that are quiet may follow others that were not."""
         end = min(at + MOST, len(self._instants))
-        while end > at + 1 and self._first[end] - self._first[at] > MOST_EVENTS:
-            end = at + (end - at) // 2
+        while end - at > FEWEST and not self._fits(at, end):
+            end = max(at + FEWEST, at + (end - at) // 2)
         return end
+
+    def _fits(self, at: int, end: int) -> bool:
+        windows, levels = self.facts.windows.windows.values(), len(self.facts.levels)
+        events, amounts = (int(first[self._records[end]] - first[self._records[at]]) for first in (self.arrivals.first_event, self.arrivals.first_amount))
+        moved = amounts + sum(w.panes.held(w.first, int(w.oldest(self._instants[end - 1]))) for w in windows)
+        rows = min(len(self.facts.entities), (events + moved) * levels)
+        numbers = (events + moved) * levels * len(self.facts.slot) * len(windows)
+        return events <= MOST_EVENTS and moved <= BUSY * (end - at) and rows * (end - at) <= LARGEST and numbers <= LARGEST
 
 
 class Landed:
@@ -120,7 +130,7 @@ class Ahead:
         self.pairs, self.sums = pairs, sums
         self._windows, self._rows, self._landed = facts.windows, len(facts.entities), landed
         windows = facts.windows.windows
-        oldest = np.array([w.oldest(instants) for w in windows.values()]).T.tolist()
+        oldest = np.array([w.firsts(instants) for w in windows.values()]).T.tolist()
         self._first = [dict(zip(windows, of, strict=True)) for of in oldest]  # of each boundary
         self._panes = {width: landed.by_pane(width, len(instants)) for width in facts.windows.panes}
         self._row = pairs.row[pairs.order]
@@ -140,8 +150,8 @@ class Ahead:
         self._windows.show(self._first[at], {key: (flat[:, some], table[:, some]) for key, flat, table in self._shown}, landed, self._rows)
 
 
-def worked_out(facts: Facts, arrivals: Arrivals, records: I64, instants: I64) -> Ahead | None:
-    """Of the records from records[i] up to records[i + 1], which are folded before the boundary at instants[i]; None where it would take too much memory."""
+def worked_out(facts: Facts, arrivals: Arrivals, records: I64, instants: I64) -> Ahead:
+    """Of the records from records[i] up to records[i + 1], which are folded before the boundary at instants[i]."""
     windows, lineage, rows, slots = facts.windows, facts.entities.lineage[:, facts.levels], len(facts.entities), len(facts.slot)
     windows.room(rows, slots)
     events = arrivals.first_event[records]
@@ -154,8 +164,6 @@ def worked_out(facts: Facts, arrivals: Arrivals, records: I64, instants: I64) ->
     for above, _ in touched:
         used[above] = True
     row = used[:rows].nonzero()[0]
-    if (len(row) + 1) * len(instants) > LARGEST:
-        return None
     pairs = Pairs(row[facts.entities.depth[row].argsort(kind="stable")], rows, len(instants), touched)
     came = Moved(lineage[landed.cell >> SLOT_BITS], landed.turn, landed.cell & SLOT, landed.amount)
     every, sums = pairs.moved(came, slots), {}
@@ -167,7 +175,7 @@ def worked_out(facts: Facts, arrivals: Arrivals, records: I64, instants: I64) ->
 
 def _moves(window: Window, landed: Landed, lineage: I64, instants: I64, rows: int) -> tuple[I64 | None, Moved]:
     """(which of what landed counts, None for all of it; what leaves the window, of that and of what was there before)."""
-    oldest = window.oldest(instants)
+    oldest = window.firsts(instants)
     out = oldest.searchsorted(landed.landing // window.panes.width, side="right")  # the boundary at which each amount has left
     within = out > landed.turn
     panes = window.panes.between(window.first, int(oldest[-1]))

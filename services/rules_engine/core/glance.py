@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from services.kernel.record import I64
 from services.rules_engine.core.ahead import Ahead
 from services.rules_engine.core.entities import NOWHERE
-from services.rules_engine.core.sieve import MOST_ROWS, NO_SPOTS, Sight, Spots
+from services.rules_engine.core.sieve import MOST_CELLS, MOST_ROWS, NO_SPOTS, Sight, Spots
 
 if TYPE_CHECKING:
     from services.rules_engine.core.panel import Panel
@@ -31,12 +30,16 @@ class Glance:
             kept = mine[pairs.order]
             self._order = (mine.cumsum() - 1)[pairs.order[kept]]
             self._edges = np.concatenate([[0], kept.cumsum()])[pairs.edges].tolist()
-        parts = [slice(start, start + MOST_ROWS) for start in range(0, max(len(row), 1), MOST_ROWS)]
-        sights = [panel.sieve.sight(workspace, row[part], {key: table[:, part] for key, table in sums.items()}) for part in parts]
+        sights, found, cells = [], [NO_SPOTS], 0
+        for start in range(0, max(len(row), 1), MOST_ROWS):
+            part = slice(start, start + MOST_ROWS)
+            sights.append(panel.sieve.sight(workspace, row[part], {key: table[:, part] for key, table in sums.items()}))
+            for at, seat in panel.sieve.sifted(sights[-1]) if cells <= MOST_CELLS else ():
+                found.append((at + start, seat))
+                cells += len(at)
+        self.is_small = cells <= MOST_CELLS  # else they are better looked for boundary by boundary
         self.sight = Sight(row, np.concatenate([s.values for s in sights], axis=1), np.sum([s.edges for s in sights], axis=0).tolist())
-        pieces = list(islice(panel.sieve.sifted(self.sight), 2))
-        self.is_clear = len(pieces) < 2  # not so many that they are better looked for boundary by boundary
-        at, seat = pieces[0] if pieces else NO_SPOTS
+        at, seat = (np.concatenate([spots[i] for spots in found]) for i in (0, 1))
         boundary = np.empty(len(row), np.int64)
         boundary[self._order] = np.arange(len(self._edges) - 1).repeat(np.diff(self._edges))
         order = boundary[at].argsort(kind="stable")

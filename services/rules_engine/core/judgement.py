@@ -141,7 +141,7 @@ class Judgement:
         return told
 
     def _look_at(self, panel: Panel, sight: Sight, objects: I64 | None, candidates: Iterable[Spots], only: Bools | None) -> list[Decision]:
-        """Only where some rule's condition may hold, or something is alive, is there anything to do; of these of all that are in sight, or all."""
+        """Only where some rule's condition may hold, or something is alive, is there anything to do. `objects` are indexes into the sight, None for all."""
         told = []
         at, seat, kind = panel.alive(sight.rows if objects is None else sight.rows[objects])
         if objects is not None:
@@ -306,7 +306,7 @@ class Judgement:
             view, judge = self.view(shape.rules[0]), self.judge_of(shape.rules[0])
             cells = Cells(self, shape, judge, view, row, place)
             look: Sequence[int] = range(len(row))
-            if (told_before >= 0).any() and (mask := cells.refusals()) is not None:  # of who has not been told anything there is nothing to compare
+            if (told_before >= 0).any() and (mask := cells.refusals()) is not None:  # a cell that was never refused is always looked at
                 look = np.flatnonzero((mask != told_before) | (mask == 0) | cells.uncertain).tolist()
             turn = cells.turn()
             panel.turn = min(panel.turn or turn, turn or panel.turn)

@@ -31,7 +31,7 @@ class Pairs:
     """(row, boundary) wherever a sum may change, numbered by level, row and boundary."""
 
     def __init__(self, row: I64, rows: int, boundaries: int, touched: list[tuple[I64, I64]]) -> None:
-        """Of these of all rows, by level; `touched` are columns of rows with their boundaries."""
+        """`row` are those that something moves of, by level, `rows` how many there are at all; `touched` are columns of rows with their boundaries."""
         self._boundaries = boundaries
         self._line = np.full(rows + 1, len(row), np.int64)  # that of no row is one more, which is dropped
         self._line[row] = np.arange(len(row))

@@ -84,7 +84,7 @@ class Panel:
             return None
         if self.glanced is None or self.glanced.ahead is not ahead:
             self.glanced = Glance(self, ahead, workspace)
-        return self.glanced if self.glanced.is_clear else None
+        return self.glanced if self.glanced.is_small else None
 
     def without_life(self, sight: Sight, candidates: Iterable[Spots], only: Bools | None = None) -> Iterator[Spots]:
         """Those of the cells that have no life, in pieces; of some rules only, where that is said."""
@@ -139,13 +139,17 @@ class Panel:
         self._moved = {}
         at = self._cells.searchsorted(cells)
         inside = (at < len(self._cells)).nonzero()[0]
-        known = at[inside]
-        stays = np.ones(len(self._cells), np.bool_)
-        stays[known[self._cells[known] == cells[inside]]] = False
-        there = (kinds != NOTHING).nonzero()[0]
-        cells, kinds = np.concatenate([self._cells[stays], cells[there]]), np.concatenate([self._kinds[stays], kinds[there]])
-        order = cells.argsort(kind="stable")
-        self._cells, self._kinds = cells[order], kinds[order]
+        inside = inside[self._cells[at[inside]] == cells[inside]]
+        known, to = at[inside], kinds[inside]
+        self._kinds[known] = to
+        fresh = kinds != NOTHING
+        fresh[inside] = False
+        if fresh.any() or (to == NOTHING).any():
+            stays = np.ones(len(self._cells), np.bool_)
+            stays[known[to == NOTHING]] = False
+            cells, kinds = np.concatenate([self._cells[stays], cells[fresh]]), np.concatenate([self._kinds[stays], kinds[fresh]])
+            order = cells.argsort(kind="stable")
+            self._cells, self._kinds = cells[order], kinds[order]
 
     def enter(self, subject: Subject, seat: int, asks: bool, due: int, settled: bool = False) -> None:
         """A life is there; unless it is known to be settled, it is looked at again as soon as its object's facts change."""
@@ -186,7 +190,7 @@ class Panel:
             row, seat = np.divmod(cells, self.width)
             shapes = self.sieve.shape[seat]
             order = shapes.argsort(kind="stable")
-            edges = [0, *(np.diff(shapes[order]).nonzero()[0] + 1).tolist(), len(order)]
+            edges = [0, *(np.diff(shapes[order]).nonzero()[0] + 1).tolist(), len(order)] if len(order) else []
             some = [order[start:stop] for start, stop in pairwise(edges)]
             self._asked = [(self.sieve.shapes[shapes.item(s.item(0))], row[s], self.sieve.place[seat[s]], masks[s]) for s in some]
         return self._asked

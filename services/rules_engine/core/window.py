@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +26,6 @@ from services.kernel.record import I64
 Part = tuple[I64, I64]  # (cells, amounts); a cell is row << SLOT_BITS | slot
 SLOT_BITS = 16
 SLOT = (1 << SLOT_BITS) - 1
-Instants = TypeVar("Instants", int, I64)  # microseconds
 LOOSE = 64  # parts of a pane that are kept apart before they are summed into one
 
 
@@ -77,6 +76,10 @@ class Panes:
     def between(self, first: int, end: int) -> list[int]:
         """The panes from `first` up to `end` that hold something."""
         return self.order[bisect_left(self.order, first) : bisect_left(self.order, end)]
+
+    def held(self, first: int, end: int) -> int:
+        """How many amounts are held of the panes from `first` up to `end`."""
+        return sum(len(cell) for pane in self.between(first, end) for cell, _ in self.parts[pane])
 
     def forget(self, end: int) -> None:
         """What lies before is read no more."""
@@ -136,9 +139,12 @@ class Window:
         self.width, self.panes, self.sums = width, panes, Sums()
         self.first = 0  # the oldest pane inside
 
-    def oldest(self, now: Instants) -> Instants:
-        """The oldest pane inside at an instant, or at each of a column."""
+    def oldest(self, now: int) -> int:
         return (now - self.width) // self.panes.width
+
+    def firsts(self, instants: I64) -> I64:
+        """The oldest pane inside once it has been rolled to each of these instants, which rise."""
+        return np.maximum((instants - self.width) // self.panes.width, self.first)
 
     def next_roll(self) -> int:
         """The earliest instant at which a pane that holds something leaves; 0 when none will."""

@@ -116,7 +116,7 @@ class Workspace:
             if self._taken == self._arrivals.records:
                 self._arrivals = self._foresight = None
                 for panel in self.panels.values():
-                    panel.glanced = None
+                    panel.glanced = None  # nobody asks for it any more
 
     def apply(self, stamp: int, record: Activation | Ready | Target | Outcome | Change) -> None:
         """Takes one record in; `stamp` is its effective stamp, and every boundary up to it has been passed."""
@@ -226,11 +226,10 @@ class Workspace:
 
     def advance(self, stamp: int) -> list[Decision]:
         """Judges every boundary at or before `stamp` that is not provably a no-op."""
-        self.settle()
-        if not self.interval:
+        if not self.interval or (last := stamp // self.interval) <= self.judged:
             return []
+        self.settle()
         decisions: list[Decision] = []
-        last = stamp // self.interval
         while (k := self._next(last)) is not None:
             decisions += self._boundary(k)
         self.judged = max(self.judged, last)
