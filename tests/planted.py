@@ -441,6 +441,11 @@ PLANTS = (
         (AHEAD + "test_before_time_has_passed_the_width_of_a_window_nothing_leaves_it",),
     ),
     Plant(
+        "where a sieve lets nearly everything through some of it is not looked at",
+        core("glance"), "                return False\n", "                return True\n",
+        (AHEAD + "test_a_sieve_that_lets_nearly_everything_through_is_asked_boundary_by_boundary",),
+    ),
+    Plant(
         "half of a boundary's records is taken for all of them",
         core("ahead"), "if at == len(self._instants) or self._first[at + 1] != last:", "if at == len(self._instants):",
         (AHEAD + "test_two_workspaces_whose_boundaries_differ_are_worked_out_apart",),
@@ -457,7 +462,7 @@ PLANTS = (
     ),
     Plant(
         "rules since a change are foreseen from windows",
-        core("panel"), "if self.sieve.reads_changes:", "if not self.sieve.rules:",
+        core("panel"), "if self.sieve.reads_changes or len", "if len",
         (AHEAD + "test_rules_that_read_since_a_change_stand_beside",),
     ),
     Plant(

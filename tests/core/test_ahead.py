@@ -15,7 +15,7 @@ from services.kernel.record import EventBatch, Record, Stamped
 from services.rules_engine.core.ahead import BUSY, LARGEST, MOST, MOST_EVENTS, Foresight
 from services.rules_engine.core.partition import Partition, demand_of
 from services.rules_engine.core.program import And, Arithmetic, Compare, Measure, MetricRef, Number, Or, Program
-from tests.core.world import CTR, DAY, GUARDS, HOUR, MINUTE, SHOWN, START, World, asked, batch, ctr_below, minimum, pause_rule
+from tests.core.world import ACTIVE, CTR, DAY, GUARDS, HOUR, MINUTE, SHOWN, START, World, asked, batch, ctr_below, minimum, pause_rule
 from tests.reference.compare import difference, with_restarts
 from tests.reference.evaluator import evaluate
 
@@ -186,6 +186,21 @@ def test_what_comes_on_and_clears_by_turns_does_so_within_a_run() -> None:
     decisions, _ = at_once(records)
     assert (decisions, _) == one_by_one(records)
     assert [d.kind for d in decisions if d.path.endswith("/a")][:3] == ["refused", "cleared", "refused"]
+
+
+def test_a_sieve_that_lets_nearly_everything_through_is_asked_boundary_by_boundary() -> None:
+    """Five hundred rules that hold of everything, and look at nothing but what is known to be active."""
+    world = World()
+    for i in range(500):
+        world.activate(windowed(f"r{i:03d}", shown(">=", 0), where=ACTIVE))
+    for n in range(60):
+        world.at(n / 60).put(batch(*[{"id": f"{n}:{i}", "path": f"meta_ads/act/c/g/ad{i}", "at": world.now} for i in range(40)]))
+        if n == 50:
+            world.report("ad39", impressions=1, status="active")
+    records = world.at(1.1).tick().records
+    decisions, digest = at_once(records)
+    assert (decisions, digest) == one_by_one(records)
+    assert len({d.rule_id for d in decisions}) == 500
 
 
 def busy(boundaries: int, each: int, entities: int, first: int = 0) -> list[Stamped[Record]]:

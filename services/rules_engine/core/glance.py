@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from services.rules_engine.core.panel import Panel
     from services.rules_engine.core.workspace import Workspace
 
+MOST_NUMBERS = 1 << 23  # values of quantities
 
 class Glance:
     """`sight` is of every pair (row, boundary) of the panel's objects; what is told of one boundary are indexes into it."""
@@ -30,14 +31,12 @@ class Glance:
             kept = mine[pairs.order]
             self._order = (mine.cumsum() - 1)[pairs.order[kept]]
             self._edges = np.concatenate([[0], kept.cumsum()])[pairs.edges].tolist()
-        sights, found, cells = [], [NO_SPOTS], 0
+        sights, found = [], [NO_SPOTS]
+        self.is_small = True
         for start in range(0, max(len(row), 1), MOST_ROWS):
             part = slice(start, start + MOST_ROWS)
             sights.append(panel.sieve.sight(workspace, row[part], {key: table[:, part] for key, table in sums.items()}))
-            for at, seat in panel.sieve.sifted(sights[-1]) if cells <= MOST_CELLS else ():
-                found.append((at + start, seat))
-                cells += len(at)
-        self.is_small = cells <= MOST_CELLS  # else they are better looked for boundary by boundary
+            self.is_small = self.is_small and self._sift(sights[-1], start, found)
         self.sight = Sight(row, np.concatenate([s.values for s in sights], axis=1), np.sum([s.edges for s in sights], axis=0).tolist())
         at, seat = (np.concatenate([spots[i] for spots in found]) for i in (0, 1))
         boundary = np.empty(len(row), np.int64)
@@ -45,6 +44,16 @@ class Glance:
         order = boundary[at].argsort(kind="stable")
         self._at, self._seat = at[order], seat[order]
         self._ends = boundary[self._at].searchsorted(np.arange(len(self._edges))).tolist()
+
+    def _sift(self, sight: Sight, start: int, found: list[Spots]) -> bool:
+        """Adds the cells of a part that begins there; whether they are not so many that they are better looked for boundary by boundary."""
+        cells = sum(len(at) for at, _ in found)
+        for at, seat in self._sieve.sifted(sight):
+            cells += len(at)
+            if cells > MOST_CELLS:
+                return False
+            found.append((at + start, seat))
+        return True
 
     def objects(self, boundary: int) -> I64:
         """The panel's objects that may have changed, by their levels."""

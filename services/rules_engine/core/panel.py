@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.kernel.record import I64
-from services.rules_engine.core.glance import Glance
+from services.rules_engine.core.glance import MOST_NUMBERS, Glance
 from services.rules_engine.core.running import Running, Subject
 from services.rules_engine.core.shape import Shape
 from services.rules_engine.core.sieve import Sieve, Sight, Spots
@@ -79,8 +79,8 @@ class Panel:
     # -- cells -------------------------------------------------------------------------------------------------------
 
     def glance(self, ahead: Ahead, workspace: Workspace) -> Glance | None:
-        """Where its rules may hold at boundaries that were worked out together; None where the rules read something else than these sums."""
-        if self.sieve.reads_changes:
+        """Where its rules may hold at boundaries that were worked out together; None where they read something else than these sums, or too many."""
+        if self.sieve.reads_changes or len(self.sieve.quantities) * ahead.pairs.count > MOST_NUMBERS:
             return None
         if self.glanced is None or self.glanced.ahead is not ahead:
             self.glanced = Glance(self, ahead, workspace)
