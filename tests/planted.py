@@ -446,11 +446,6 @@ PLANTS = (
         (AHEAD + "test_a_sieve_that_lets_nearly_everything_through_is_asked_boundary_by_boundary",),
     ),
     Plant(
-        "half of a boundary's records is taken for all of them",
-        core("ahead"), "if at == len(self._instants) or self._first[at + 1] != last:", "if at == len(self._instants):",
-        (AHEAD + "test_two_workspaces_whose_boundaries_differ_are_worked_out_apart",),
-    ),
-    Plant(
         "what comes on by turns is not looked at where its boundary was foreseen",
         core("judgement"), "if self._dirty is not None and len(self._dirty):", "if self._dirty is None:",
         (AHEAD + "test_what_comes_on_and_clears_by_turns_does_so_within_a_run",),

@@ -297,13 +297,6 @@ def late_ads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CLEAN, "PYTHONPATH", str(about.parent))
 
 
-def apply(trimtab: Up, folder: Path, platform: str) -> None:
-    """The wide rule is in effect: what is told from now on lies behind the boundary, a second apart from the next, from which on it counts."""
-    trimtab.apply(folder, WIDE.format(platform=platform))
-    applied = int(time.time())
-    until(lambda: time.time() >= applied + 1)
-
-
 def four_in_each(platform: str, groups: int) -> list[str]:
     """Creatives of so many ad groups; where all are weak two of each are paused."""
     return [f"{platform}/demo/c1/g{g}/a{g}-{i}" for g in range(groups) for i in range(4)]
@@ -320,7 +313,7 @@ async def test_a_platform_of_seconds_a_call_keeps_no_sender_no_engine_and_no_oth
         executors = json.dumps({"late_ads": {"url": platform.url, "token": "sandbox"}})
         with up(tmp_path / "data", sandbox_url=platform.url, sandbox_token="sandbox", executors=executors) as trimtab:
             for path in ("late_ads", "sandbox"):
-                apply(trimtab, tmp_path, path)
+                trimtab.apply(tmp_path, WIDE.format(platform=path))
             until(lambda: len(trimtab.get("/v1/engine")["rules"]) == 2)
             told += tell(trimtab, [*late, *quick], status="active")
             told += tell(trimtab, late, impressions=5_000, clicks=1)
@@ -387,7 +380,8 @@ def test_a_rule_that_fires_for_every_entity_at_once_leaves_each_group_its_last_t
         with up(tmp_path / "data", sandbox_url=platform.url, sandbox_token="sandbox", actions="execute" if executes else "hold") as trimtab:
             for start in range(0, len(paths), 1000):
                 told += tell(trimtab, paths[start : start + 1000], status="active")
-            apply(trimtab, tmp_path, "sandbox")
+            trimtab.apply(tmp_path, WIDE.format(platform="sandbox"))
+            until(lambda: trimtab.get("/v1/engine")["rules"])
             before = memory(trimtab)
             for start in range(0, len(paths), 5000):
                 told += tell(trimtab, paths[start : start + 5000], impressions=5_000, clicks=1)

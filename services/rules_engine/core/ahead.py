@@ -72,19 +72,20 @@ class Foresight:
         if at == len(self._instants) or self._first[at + 1] != last:
             return None
         if at >= self._until:
-            self._from, self._until = at, self._end(at)
-            records, instants = self._records[at : self._until + 1], self._instants[at : self._until]
-            self._ahead = worked_out(self.facts, self.arrivals, records, instants) if len(instants) >= FEWEST and self._fits(at, self._until) else None
+            self._work_out(at)
         return None if self._ahead is None else Foreseen(self._ahead, at - self._from, int(self._instants[at]))
 
-    def _end(self, at: int) -> int:
-        """Up to which boundary is worked out at once, from this one on; many that are quiet may follow others that were not."""
+    def _work_out(self, at: int) -> None:
+        """As many boundaries as fit, from this one on; many that are quiet may follow others that were not."""
         end = min(at + MOST, len(self._instants))
-        while end - at > FEWEST and not self._fits(at, end):
+        while not (fits := self._fits(at, end)) and end - at > FEWEST:
             end = max(at + FEWEST, at + (end - at) // 2)
-        return end
+        self._from, self._until = at, end
+        self._ahead = worked_out(self.facts, self.arrivals, self._records[at : end + 1], self._instants[at:end]) if fits else None
 
     def _fits(self, at: int, end: int) -> bool:
+        if end - at < FEWEST:
+            return False
         windows, levels = self.facts.windows.windows.values(), len(self.facts.levels)
         events, amounts = (int(first[self._records[end]] - first[self._records[at]]) for first in (self.arrivals.first_event, self.arrivals.first_amount))
         moved = amounts + sum(w.panes.held(w.first, int(w.oldest(self._instants[end - 1]))) for w in windows)
